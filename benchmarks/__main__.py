@@ -14,6 +14,7 @@ BENCHMARKS = {
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
     "hosted": "processor time of a request to a provider and of a streamed event",
     "growth": "database time of every page and list over the rows of years",
+    "requests": "ms of pages of the request log under filters, over 10,000,000 requests",
     "portal": "processor time of each main page; latency and errors while people browse",
     "serve": "first token, embeddings and added latency, against the engine or model alone",
     "streams": "memory and delay of 1,000 waiting and 200 active streams",

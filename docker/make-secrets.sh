@@ -76,6 +76,7 @@ make usage_key openssl rand -base64 48
 make wire_key openssl rand -base64 48
 make egress_key openssl rand -hex 32
 make egress_public_key egress_public_key
+make request_log_key openssl rand -base64 48
 make audit_signing_key openssl rand -hex 32
 make audit_public_key public_key
 for name in egress_key_2 metrics_token oidc_client_secret scim_token siem_streams email_url \

@@ -31,6 +31,13 @@ from governance.people.models import (
 from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
+from governance.request_log.models import (
+    ForgottenUser,
+    LoggedRequest,
+    RequestLogDay,
+    RequestLogKey,
+    RequestLogPolicy,
+)
 from governance.retention.models import ArchivedMonth, RetentionRule
 from governance.reviews.absences.models import Absence
 from governance.reviews.assignments.models import ReviewAssignment
@@ -78,7 +85,9 @@ __all__ = [
     "Decision",
     "Department",
     "DirectoryGroup",
+    "ForgottenUser",
     "GroupMapping",
+    "LoggedRequest",
     "Look",
     "Mention",
     "NamedLock",
@@ -89,6 +98,9 @@ __all__ = [
     "Price",
     "QuotaAlert",
     "QuotaLimit",
+    "RequestLogDay",
+    "RequestLogKey",
+    "RequestLogPolicy",
     "RetentionRule",
     "Review",
     "ReviewAssignment",

@@ -28,6 +28,7 @@ class Action(StrEnum):
     DEPLOYMENT_CREATE = "deployment:create"
     DEPLOYMENT_INVOKE = "deployment:invoke"
     DEPLOYMENT_PLACE = "deployment:place"
+    DEPLOYMENT_ROUTE = "deployment:route"
     DEPLOYMENT_STOP = "deployment:stop"
     DEPLOYMENT_VIEW = "deployment:view"
     EVALUATION_VIEW = "evaluation:view"
@@ -85,6 +86,10 @@ class Action(StrEnum):
     RELEASE_SUBMIT = "release:submit"
     RELEASE_VIEW = "release:view"
     RELEASE_WITHDRAW = "release:withdraw"
+    REQUEST_LOG_CHANGE = "request_log:change"
+    REQUEST_LOG_ERASE = "request_log:erase"
+    REQUEST_LOG_READ_CONTENT = "request_log:read_content"
+    REQUEST_LOG_VIEW = "request_log:view"
     RESPONSE_CREATE = "response:create"
     RESPONSE_DELETE = "response:delete"
     RESPONSE_RETAIN = "response:retain"
@@ -128,6 +133,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "policy": Action.POLICY_VIEW,
         "quota": Action.QUOTA_VIEW,
         "release": Action.RELEASE_VIEW,
+        "request_log": Action.REQUEST_LOG_VIEW,
         "response": Action.RESPONSE_VIEW,
         "review": Action.RELEASE_VIEW,
         "review_policy": Action.POLICY_VIEW,

@@ -47,6 +47,7 @@ TABLES: dict[str, frozenset[str]] = {
     "model": frozenset({"model", "dataset"}),
     "quota": frozenset({"quota", "key"}),
     "release": frozenset({"release", "model", "dataset"}),
+    "request_log": frozenset({"request_log", "usage"}),
     "response": frozenset({"response"}),
     "review": frozenset({"review", "release", "model", "dataset"}),
     "usage": frozenset({"usage"}),

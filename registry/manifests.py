@@ -26,6 +26,8 @@ MAX_PATH_CHARACTERS = 240
 # Maximum bytes of a file or folder name on common file systems.
 MAX_PART_BYTES = 255
 MAX_FILES = 10_000
+# The only file of a hosted version (`registry.catalog.hosted`).
+HOSTED_FILE = "hosted.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -72,6 +72,7 @@ WORK = {
         "workers.placement.assigning:placements_update",
         "workers.placement.loads:Scaler.run",
         "workers.measurements.measuring:replicas_measure",
+        "workers.routing.canary:canaries_judge",
         "workers.jobs.pausing:paused_jobs_expire",
         "workers.jobs.finishing:job_finish",
         "workers.jobs.finishing:jobs_finish_due",

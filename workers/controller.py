@@ -31,6 +31,7 @@ from governance.audit.streaming import streamer
 from governance.changes.services import changes_purge
 from governance.people import role_requests, sessions
 from governance.quotas import maintenance
+from governance.request_log.services import request_logs_expire_due
 from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import BATCH, collect_once
@@ -71,6 +72,7 @@ from workers.nodes.broker_denials import broker_denials_record
 from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
+from workers.routing.canary import EVERY_S, canaries_judge
 from workers.schedules.running import schedules_start_due
 from workers.storage.archiving import months_retain
 from workers.storage.collection import store_collect_due
@@ -96,6 +98,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("warnings", 60.0, releases_warn_due),
     ("responses", 60.0, responses_expire_due),
+    ("request_logs", 60.0, request_logs_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),
@@ -107,6 +110,7 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("schedules", 5.0, schedules_start_due),
+    ("canaries", EVERY_S, canaries_judge),
     ("release-drafts", 3600.0, release_drafts_expire_due),
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),

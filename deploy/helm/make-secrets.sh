@@ -31,8 +31,8 @@ migrate=(database_password=database_password_owner valkey=valkey_web key_pepper 
 # shellcheck disable=SC2086 # one word for each key
 {
     secret assay-web database_password=database_password_web valkey=valkey_web secret_key key_pepper \
-        audit_public_key usage_key wire_key egress_public_key metrics_token oidc_client_secret scim_token siem_streams \
-        email_url review_webhook_secret $writer
+        audit_public_key usage_key wire_key request_log_key egress_public_key metrics_token oidc_client_secret \
+        scim_token siem_streams email_url review_webhook_secret $writer
     secret assay-controller database_password=database_password_controller valkey=valkey_controller \
         audit_signing_key usage_key siem_streams email_url review_webhook_secret $writer
     secret assay-compute database_password=database_password_worker valkey=valkey_compute $reader

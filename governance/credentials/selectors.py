@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Max, QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from governance.credentials.models import Credential, CredentialUse
 from governance.errors import NotFound
@@ -16,7 +16,8 @@ def credentials_visible_to(actor: Principal) -> QuerySet[Credential]:
     rows = Credential.objects.select_related(
         "department", "created_by", "rotated_by", "revoked_by"
     ).defer("sealed")
-    rows = rows.annotate(last_used_at=Max("uses__used_at"))
+    latest = CredentialUse.objects.filter(credential=OuterRef("pk")).order_by("-used_at")
+    rows = rows.annotate(last_used_at=Subquery(latest.values("used_at")[:1]))
     return visible_to(actor, Action.CREDENTIAL_VIEW, rows, resource_type="credential")
 
 

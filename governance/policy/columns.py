@@ -263,6 +263,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "tier": one("tier"),
         "visibility": one("visibility"),
     },
+    "request_log": {"department": one("department"), "deployment": one("deployment")},
     "review": {"department": one("department__slug"), "tier": one("tier")},
     "review_policy": {},
     "session": {"owner": one("user_id")},

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from django.db import connection
 from django.utils import timezone
 
+from governance.request_log.models import LOG_TABLE
 from governance.retention.models import ArchivedMonth, Growing
 
 # Months that exist ahead of the current one.
@@ -64,10 +65,10 @@ def months_add_due() -> int:
     """Create the months that are missing up to `AHEAD`; return their number. For the controller."""
     created, current = 0, month_of(timezone.now())
     with connection.cursor() as cursor:
-        for growing in Growing:
+        for table in (*(growing.table for growing in Growing), LOG_TABLE):
             for count in range(AHEAD + 1):
                 month = month_after(current, count)
-                cursor.execute("SELECT assay_month_add(%s, %s)", [growing.table, month])
+                cursor.execute("SELECT assay_month_add(%s, %s)", [table, month])
                 created += bool((cursor.fetchone() or (False,))[0])
     return created
 

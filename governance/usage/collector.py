@@ -292,6 +292,7 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
             "device_ms": entry.device_ms,
             "cost_micro": entry.cost_micro,
             **({"part_of": entry.part_of} if entry.part_of else {}),
+            **({"route": entry.route} if entry.route else {}),
             **(
                 {"knowledge_base": entry.knowledge_base, "documents": entry.sources}
                 if entry.knowledge_base

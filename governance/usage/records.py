@@ -45,7 +45,9 @@ class UsageEntry:
     `unit`, the deployment's task's unit: for tokens always the sum of both kinds; with other units,
     tokens are not recorded. An entry without them, from an older gateway, is in tokens. `sources`
     are the IDs of the document versions of `knowledge_base` whose text the model or the caller got.
-    `part_of` is the parent request, such as for the embedding of a question.
+    `part_of` is the parent request, such as for the embedding of a question, or for an attempt that
+    failed before another target answered. `route` is the target of a deployment with several: its
+    role, its ID, and earlier attempts.
     """
 
     request_id: str
@@ -84,6 +86,7 @@ class UsageEntry:
     knowledge_base: str = ""
     sources: list[int] = field(default_factory=list)
     part_of: str = ""
+    route: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.unit == Unit.TOKENS:

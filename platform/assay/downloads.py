@@ -22,6 +22,8 @@ from governance.audit.exports.services import (
 )
 from governance.errors import DomainError, NotFound
 from governance.principals import Principal
+from governance.request_log.exports import requests_export
+from governance.request_log.schemas import RequestExport
 from registry.manifests import ManifestFile
 from registry.releases.evidence import release_evidence
 from registry.releases.exports.services import release_export
@@ -62,6 +64,20 @@ def audit_log_file(
         _line_chunks(source),
         content_type,
         {"Content-Disposition": 'attachment; filename="assay-audit.jsonl"'},
+    )
+
+
+def requests_file(
+    request: HttpRequest, actor: Principal, export: RequestExport
+) -> StreamingHttpResponse:
+    """Return requests of a department as JSON Lines. Raises as `requests_export`."""
+    lines = requests_export(actor=actor, export=export)
+    name = f"requests-{export.department}.jsonl"
+    return streamed_response(
+        request,
+        _line_chunks(lines),
+        "application/jsonl",
+        {"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 

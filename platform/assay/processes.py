@@ -27,6 +27,8 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     # `bootstrap`, run by `migrate`, creates the first administrator's one-time link.
     "ASSAY_KEY_PEPPER": ("web", "migrate"),
     "ASSAY_KEY_PEPPER_2": ("web", "migrate"),
+    "ASSAY_REQUEST_LOG_KEY": ("web",),
+    "ASSAY_REQUEST_LOG_KEY_2": ("web",),
     "ASSAY_METRICS_TOKEN": ("web",),
     "ASSAY_OIDC_CLIENT_SECRET": ("web",),
     "ASSAY_SCIM_TOKEN": ("web",),

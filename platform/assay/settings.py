@@ -288,11 +288,11 @@ USAGE_KEY = secret("ASSAY_USAGE_KEY")
 # Secrets of providers are sealed to this public key (X25519, 64 hexadecimal digits).
 EGRESS_PUBLIC_KEY = env("ASSAY_EGRESS_PUBLIC_KEY", "")
 # The private keys that open them, the current one first; only egress workers have them.
-EGRESS_KEYS = [
-    value
-    for name in ("ASSAY_EGRESS_KEY", "ASSAY_EGRESS_KEY_2")
-    if holds(PROCESS, name) and (value := env(name, ""))
-]
+EGRESS_KEYS = (
+    [value for value in (env("ASSAY_EGRESS_KEY", ""), env("ASSAY_EGRESS_KEY_2", "")) if value]
+    if holds(PROCESS, "ASSAY_EGRESS_KEY")
+    else []
+)
 for _name, _values in (
     ("ASSAY_EGRESS_PUBLIC_KEY", [EGRESS_PUBLIC_KEY] if EGRESS_PUBLIC_KEY else []),
     ("ASSAY_EGRESS_KEY or ASSAY_EGRESS_KEY_2", EGRESS_KEYS),
@@ -302,6 +302,13 @@ for _name, _values in (
             f"{_name} is not a key: it needs 64 hexadecimal digits. `openssl rand -hex 32` makes "
             "a private key, and `assay manage egress_public_key` prints its public key."
         )
+# Wrap departments' keys of the request log by version; the highest wraps new ones. Without one, no
+# content is logged.
+REQUEST_LOG_KEYS: dict[int, bytes] = {}
+if request_log_key := process_secret("ASSAY_REQUEST_LOG_KEY"):
+    REQUEST_LOG_KEYS[1] = request_log_key.encode()
+if env("ASSAY_REQUEST_LOG_KEY_2", "") and holds(PROCESS, "ASSAY_REQUEST_LOG_KEY_2"):
+    REQUEST_LOG_KEYS[2] = process_secret("ASSAY_REQUEST_LOG_KEY_2").encode()
 # 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; only the controller has it. If
 # unset outside of production, it is created in the data folder. The web process verifies with the
 # public key.

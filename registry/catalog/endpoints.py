@@ -150,7 +150,8 @@ class Plan:
     answer, and the maximum cost of the request in the task's unit. `units` 0 stands for `tokens`.
     With `grounding`, this is the plan of the request before its passages are found. `counts_only`:
     the request generates no answer, so that no tokens are charged. With `conversation`, this is the
-    plan of the request alone, not stored and without the earlier items.
+    plan of the request alone, not stored and without the earlier items. `user` is the ID of the end
+    user whom the caller names, if any.
     """
 
     model: str
@@ -164,6 +165,7 @@ class Plan:
     grounding: Grounding[Plan] | None = None
     counts_only: bool = False
     conversation: Conversation[Plan] | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

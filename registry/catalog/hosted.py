@@ -30,8 +30,8 @@ from governance.strict_json import loads
 from registry.canonical import canonical_json
 from registry.catalog.prompt import Visible
 from registry.catalog.requests import printable
+from registry.manifests import HOSTED_FILE as HOSTED_FILE
 
-HOSTED_FILE = "hosted.json"
 MAX_BYTES = 32_768
 MAX_URL = 300
 # The request of intake's probe, and the longest answer that it permits. No other text is sent to a

@@ -28,6 +28,13 @@ class FeedbackReview(Schema):
     correction: Verbatim = Field(default="", max_length=TEXT_MAX)
 
 
+class LoggedFeedback(Schema):
+    """Reason for using a logged request as feedback, and the right answer if it is another one."""
+
+    reason: Line = Field(max_length=REASON_MAX)
+    correction: Verbatim = Field(default="", max_length=TEXT_MAX)
+
+
 class FeedbackErasure(Schema):
     """The reason of an erasure, which the audit log keeps."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.intake.checks import Finding, Limits, check_delivery
+from registry.manifests import HOSTED_FILE
 from registry.sandbox.places import FairPlaces
 from registry.sandbox.readers import AT_ONCE, Broken, Reach, machine_failed, output_of
 
@@ -23,8 +24,8 @@ SECONDS = 120
 MEMORY_BYTES = 2 * 1024**3
 # Each file has a finding with its name and a sentence.
 MAX_FINDINGS_BYTES = 8 * 1024**2
-# Module of the process, which runs `main` below.
-MODULE = "registry.intake.bounded"
+# Modules of the process, which run `main` below: for descriptions of hosted models, and for others.
+HOSTED_MODULE, MODULE = "registry.intake.bounded_hosted", "registry.intake.bounded"
 _places = FairPlaces(
     AT_ONCE, wait_s=3 * SECONDS, refusal="Too many deliveries are being checked at this moment."
 )
@@ -43,7 +44,7 @@ def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Find
         try:
             return _findings(
                 output_of(
-                    MODULE,
+                    HOSTED_MODULE if (folder / HOSTED_FILE).is_file() else MODULE,
                     bounds,
                     reach=Reach(read=[folder]),
                     seconds=SECONDS,

@@ -13,8 +13,8 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from governance.strict_json import unique_object
-from registry.catalog.hosted import HOSTED_FILE, MAX_BYTES, HostedDescription
 from registry.intake.formats import RejectedFile
+from registry.manifests import HOSTED_FILE
 
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
 # The task's list of classes is checked when the delivery is converted.
@@ -64,6 +64,10 @@ def _check_hosted(folder: Path, files: list[str]) -> str:
             f"It holds a {HOSTED_FILE} next to other files; it would be unclear whether a provider "
             "or Assay runs the model. Deliver one of them."
         )
+    # Imported here, because pydantic takes longer than the checks of other deliveries
+    # (`bounded_hosted`).
+    from registry.catalog.hosted import MAX_BYTES, HostedDescription
+
     try:
         with (folder / HOSTED_FILE).open("rb") as file:
             description = HostedDescription.read(file.read(MAX_BYTES + 1))

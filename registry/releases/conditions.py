@@ -27,6 +27,7 @@ MEMBERS = (
     "requests_per_minute",
     "requests_per_minute_of",
     "obligations",
+    "shadow_only",
 )
 
 
@@ -35,7 +36,8 @@ class Conditions:
     """Conditions of an approval. Empty `departments` mean all that the release names.
 
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
-    for each department by its slug. `obligations` are for people to keep.
+    for each department by its slug. `obligations` are for people to keep. With `shadow_only`, it
+    gets copies of requests, and its answers reach no client.
     """
 
     departments: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class Conditions:
     requests_per_minute: int | None = None
     requests_per_minute_of: Mapping[str, int] = field(default_factory=dict)
     obligations: tuple[str, ...] = ()
+    shadow_only: bool = False
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Conditions:
@@ -53,6 +56,7 @@ class Conditions:
             requests_per_minute=stored.get("requests_per_minute"),
             requests_per_minute_of=dict(stored.get("requests_per_minute_of", {})),
             obligations=tuple(stored.get("obligations", ())),
+            shadow_only=stored.get("shadow_only") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -63,12 +67,15 @@ class Conditions:
             "requests_per_minute": self.requests_per_minute,
             "requests_per_minute_of": dict(sorted(self.requests_per_minute_of.items())),
             "obligations": list(self.obligations),
+            "shadow_only": self.shadow_only,
         }
         return {name: value for name, value in whole.items() if value}
 
     def words(self) -> list[str]:
         """Return each condition as a phrase; those that the gateway enforces come first."""
         phrases = []
+        if self.shadow_only:
+            phrases.append("only as a shadow, whose answers reach no client")
         if self.departments:
             phrases.append(f"only {_listed(self.departments)}")
         if self.until is not None:
@@ -116,6 +123,7 @@ def conditions_checked(conditions: Mapping[str, Any], release: Release) -> Condi
             conditions.get("requests_per_minute_of"), set(departments) or named
         ),
         obligations=_obligations(conditions.get("obligations")),
+        shadow_only=_flag(conditions.get("shadow_only"), "shadow_only"),
     )
 
 
@@ -167,6 +175,12 @@ def _rate(value: Any, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RATE_MAX:
         raise _refused(name, f"is a whole number from 1 to {RATE_MAX:,}")
     return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise _refused(name, "is true or false")
+    return bool(value)
 
 
 def _rates(rates: Any, named: set[str]) -> dict[str, int]:
@@ -249,6 +263,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         requests_per_minute=_least(one.requests_per_minute, other.requests_per_minute),
         requests_per_minute_of=rates,
         obligations=tuple(dict.fromkeys((*one.obligations, *other.obligations))),
+        shadow_only=one.shadow_only or other.shadow_only,
     )
 
 

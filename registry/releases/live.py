@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from governance.rowsecurity import lifted
@@ -13,11 +13,12 @@ from registry.releases.selectors import serves_until
 @lifted()
 def release_live(environment: str, deployment_name: str) -> Release | None:
     """Return the release that was deployed last there and may still serve; if none was ever
-    deployed, the one approved last.
+    deployed, the one approved last. A release for a shadow is never live: it answers no client.
     """
     return (
         Release.objects.annotate(stops_at=serves_until())
         .filter(
+            ~Q(conditions__contains={"shadow_only": True}),
             environment=environment,
             deployment_name=deployment_name,
             state=ReleaseState.APPROVED,

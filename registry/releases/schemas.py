@@ -65,7 +65,8 @@ class Renewal(Schema):
 
 
 class ApprovalConditions(Schema):
-    """Conditions of an approval: departments, end, request rate, and obligations."""
+    """Conditions of an approval: departments, end, request rate, and obligations. With
+    `shadow_only`, the release gets copies of requests, and its answers reach no client."""
 
     departments: Departments | None = None
     until: Moment | None = None
@@ -74,6 +75,7 @@ class ApprovalConditions(Schema):
     obligations: list[Annotated[Paragraphs, Field(max_length=OBLIGATION_MAX)]] | None = Field(
         default=None, max_length=OBLIGATIONS_MAX
     )
+    shadow_only: bool | None = None
 
 
 class ReleaseDecision(Schema):

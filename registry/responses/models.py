@@ -53,6 +53,8 @@ class StoredResponse(models.Model):
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )
     deployment = models.CharField(max_length=80)
+    # ID of the release that answered; its conversation goes on with it.
+    release = models.PositiveIntegerField(null=True, blank=True)
     sender = models.CharField(max_length=16)
     person = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"

@@ -69,6 +69,7 @@ def response_create(
     items: Sequence[dict[str, Any]],
     response: dict[str, Any],
     classification: str = "",
+    release: int | None = None,
 ) -> StoredResponse | None:
     """Store the beginning of a response; return None if the department keeps no responses.
 
@@ -79,6 +80,7 @@ def response_create(
         items: Input items of the request, without those of its ancestors.
         response: The current response, with the status `in_progress`.
         classification: The highest declared for the conversation.
+        release: The release that answers.
 
     Raises:
         InvalidInput: An item contains a NUL character.
@@ -100,6 +102,7 @@ def response_create(
         id=id,
         department=department,
         deployment=deployment,
+        release=release,
         sender=sender,
         person_id=actor.person_id,
         classification=classification,
@@ -133,8 +136,14 @@ def _check_room(department: Department) -> None:
         )
 
 
-def response_finish(*, id: str, response: dict[str, Any] | None) -> bool:  # noqa: A002
+def response_finish(
+    *,
+    id: str,  # noqa: A002
+    response: dict[str, Any] | None,
+    release: int | None = None,
+) -> bool:
     """Complete a stored response with the answer, or as failed; return whether it still existed.
+    `release` answered, which may be another one than at the beginning.
 
     The audit event is its creation; the ledger records how the request ended.
     """
@@ -143,7 +152,9 @@ def response_finish(*, id: str, response: dict[str, Any] | None) -> bool:  # noq
         return rows.update(state=ResponseState.FAILED) > 0
     storable = storable_json(response)
     size = F("size") + len(canonical_json(storable))
-    return rows.update(state=ResponseState.FINISHED, response=storable, size=size) > 0
+    return (
+        rows.update(state=ResponseState.FINISHED, response=storable, size=size, release=release) > 0
+    )
 
 
 @transaction.atomic

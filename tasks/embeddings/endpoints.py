@@ -98,6 +98,7 @@ def read_embeddings(body: declare.Body, request_id: str, name: str) -> declare.P
     tokens = sum(len(each) + 2 for each in inputs.tokens) or declare.estimate_tokens(inputs.input)
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=inputs,
         renderer=EmbeddingsRenderer(
             model=request.model,

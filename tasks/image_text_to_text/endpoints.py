@@ -11,6 +11,7 @@ from assay.plugins import declare
 from tasks.text_generation.chat import ChatRequest, Message
 from tasks.text_generation.chat import TextPart as TextContent
 from tasks.text_generation.rendering import ChatRenderer
+from tasks.text_generation.sampling import named_user
 
 # Tokens reserved for an image until the model's own number is known: the number of LLaVA 1.5.
 IMAGE_TOKENS = 576
@@ -109,6 +110,7 @@ def read_vision_chat(body: declare.Body, request_id: str, name: str) -> declare.
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     return declare.Plan(
         model=request.model,
+        user=named_user(request.safety_identifier, request.user),
         inputs=declare.GenerationInputs(messages=messages, images=images),
         options=options,
         stream=bool(request.stream),

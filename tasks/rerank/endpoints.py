@@ -81,6 +81,7 @@ def _plan(body: declare.Body, request_id: str, api_version: str) -> declare.Plan
     )
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=RerankInputs(query=request.query, documents=documents),
         options=declare.TextOptions(truncate=declare.cohere_side(request.truncate)),
         renderer=RerankRenderer(

@@ -27,6 +27,7 @@ def read_classify(body: declare.Body, request_id: str, name: str) -> declare.Pla
     return declare.Plan(
         model=request.model,
         inputs=declare.TextInputs(input=texts),
+        user=request.user or "",
         options=declare.TextOptions(truncate=declare.cohere_side(request.truncate)),
         renderer=ClassifyRenderer(id=f"classify-{request_id[4:]}", model=request.model),
         tokens=tokens,

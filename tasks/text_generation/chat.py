@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from assay.plugins import declare
 from tasks.text_generation.grounded import GroundedRenderer, delimited_passage, grounded_messages
 from tasks.text_generation.rendering import ChatRenderer
-from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
+from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount, named_user
 from tasks.text_generation.stored_chats import stored_plan
 from tasks.text_generation.tools import (
     CalledTool,
@@ -96,9 +96,10 @@ class Message(declare.Strict):
 class ChatRequest(Generation):
     """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
 
-    `user`, `safety_identifier` and `prompt_cache_key` are accepted for compatibility; they are not
-    stored and have no effect. With `store`, the messages and the answer are stored under the
-    answer's ID, with `metadata`, if the department keeps responses.
+    `user` and `safety_identifier` name the end user, whose pseudonym the request log stores;
+    `prompt_cache_key` is accepted for compatibility and has no effect. With `store`, the messages
+    and the answer are stored under the answer's ID, with `metadata`, if the department keeps
+    responses.
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
@@ -280,6 +281,7 @@ def _chat_plan(
     prompt_tokens = prompt_estimate(messages, tools)
     return declare.Plan(
         model=request.model,
+        user=named_user(request.safety_identifier, request.user, metadata=request.metadata),
         inputs=declare.GenerationInputs(
             messages=messages,
             tools=tools,

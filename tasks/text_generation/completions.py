@@ -90,6 +90,7 @@ def read_completion(body: declare.Body, request_id: str, name: str) -> declare.P
     prompt_tokens = _prompt_tokens(inputs)
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=inputs,
         options=options,
         stream=bool(request.stream),

@@ -182,7 +182,7 @@ class Thinking(declare.Strict):
 
 
 class Metadata(declare.Strict):
-    """`user_id` is the application's name for its user. It is not stored."""
+    """`user_id` is the application's name for its user; the request log stores its pseudonym."""
 
     user_id: declare.User | None = None
 
@@ -310,6 +310,7 @@ def messages_plan(
     estimate."""
     return declare.Plan(
         model=request.model,
+        user=(request.metadata and request.metadata.user_id) or "",
         inputs=inputs,
         options=declare.SamplingOptions(
             max_tokens=request.max_tokens,

@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from assay.plugins import declare
 from tasks.text_generation.responses_rendering import ResponsesRenderer
-from tasks.text_generation.sampling import ServiceTier, chosen_settings
+from tasks.text_generation.sampling import ServiceTier, chosen_settings, named_user
 from tasks.text_generation.tools import (
     ToolWord,
     chosen_tools,
@@ -179,8 +179,8 @@ class ResponsesRequest(declare.Strict):
     """POST /v1/responses. `instructions` are the first system message; they do not apply to later
     responses of the conversation.
 
-    `user`, `safety_identifier` and `prompt_cache_key` are accepted for compatibility: the response
-    repeats them, and they have no other effect.
+    The response repeats `user`, `safety_identifier` and `prompt_cache_key`. The first two name the
+    end user, whose pseudonym the request log stores; the third has no other effect.
     """
 
     model: declare.Name
@@ -335,6 +335,7 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
     echo = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
     return declare.Plan(
         model=request.model,
+        user=named_user(request.safety_identifier, request.user, metadata=request.metadata),
         inputs=declare.GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
         options=options,
         stream=bool(request.stream),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -37,6 +38,12 @@ class StreamOptions(declare.Strict):
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
+
+
+def named_user(*ids: str | None, metadata: Mapping[str, str] | None = None) -> str:
+    """Return the ID of the end user whom a request names: the first of `ids`, or `user_id` in its
+    metadata; empty without one."""
+    return next(filter(None, (*ids, (metadata or {}).get("user_id"))), None) or ""
 
 
 class Generation(declare.Strict):

@@ -77,6 +77,7 @@ def read_images(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     tokens = declare.estimate_tokens([request.prompt])
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=DrawingInputs(
             prompt=request.prompt,
             n=request.n or 1,

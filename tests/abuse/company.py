@@ -49,6 +49,7 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
+from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
@@ -416,6 +417,9 @@ def address_book(company: Company) -> dict[str, Any]:
         "role-requests": company.role_request.pk,
         "roles": company.role.pk,
         "rows": 1,
+        "requests": UsageRecord.objects.filter(department="engineering", endpoint__startswith="/v1")
+        .values_list("request_id", flat=True)
+        .first(),
         "retention": "usage",
         "rules": "audit-export",
         "schedules": company.schedule.pk,
@@ -490,6 +494,10 @@ def values(company: Company) -> dict[str, Any]:
         "department": "engineering",
         "departments": ["engineering"],
         "deployment": "docstring-writer",
+        "deployment_switch_post:target": company.deployment.pk,
+        "deployment_switch_post:revision": 0,
+        "deployment_targets_put:revision": 0,
+        "deployment_targets_put:targets": [],
         "deployment_name": "mallory",
         "digest": company.waiting.dossier_digest,
         "email": "mallory@assay.example",

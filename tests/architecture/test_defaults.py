@@ -27,6 +27,8 @@ WORDS = {
     "ASSAY_LOG_FORMAT": "text",
     "ASSAY_DATA_DIR": "{folder}/.assay/data",
     "ASSAY_STORE_URL": "",
+    "ASSAY_ENGINE_REQUESTS": "128",
+    "ASSAY_REQUEST_LOG_KEY": "development-only-not-a-secret",
     "ASSAY_STORE_CACHE_DIR": "",
     "ASSAY_PORTAL_URL": "http://localhost:8000",
     "ASSAY_HSTS_SECONDS": "31536000",

@@ -142,6 +142,7 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "incidents", "/incidents"),
         (enzo, "deployments", "/deployments"),
         (enzo, "deployment", f"/deployments/{company.deployment.pk}"),
+        (enzo, "targets", f"/deployments/{company.deployment.pk}/targets"),
         (enzo, "served", "/served"),
         (enzo, "batches", "/batches"),
         (enzo, "batch", f"/batches/{company.batch.pk}"),
@@ -151,6 +152,9 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "credentials", "/credentials"),
         (enzo, "credential", f"/credentials/{company.credential.pk}"),
         (enzo, "usage", "/usage"),
+        (enzo, "requests", "/requests"),
+        (enzo, "request", "/requests/req_1"),
+        (enzo, "request log", "/departments/engineering/request-log"),
         (ada, "budgets", "/budgets"),
         (ada, "policy", "/policy"),
         (ada, "policy versions", "/policy/versions"),
@@ -183,12 +187,12 @@ def empty_screens() -> list[Screen]:
         "/", "/tasks", "/models", "/intakes", "/datasets", "/jobs", "/schedules", "/reviews",
         "/incidents", "/emergency-access", "/deployments", "/batches", "/playground", "/keys",
         "/credentials", "/usage", "/budgets", "/audit", "/knowledge", "/feedback",
-        "/release-drafts", "/departments",
+        "/release-drafts", "/departments", "/requests",
     )  # fmt: skip
     return [Screen(path.strip("/") or "overview", nora, path) for path in paths]
 
 
 def crowded_screens(company: Company) -> list[Screen]:
     """Return the lists that have ten thousand rows after `crowd`."""
-    paths = ("/", "/jobs", "/usage?by=deployment", "/usage?by=key")
+    paths = ("/", "/jobs", "/usage?by=deployment", "/usage?by=key", "/requests")
     return [Screen(path.strip("/?") or "overview", company.enzo, path) for path in paths]

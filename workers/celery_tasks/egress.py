@@ -24,7 +24,7 @@ from workers.engines.hosted.engine import HostedEngine
 from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
-# Interval at which the control plane is asked for providers to call.
+# Interval between questions to the control plane for providers to call.
 PROBES_S = 5.0
 _GRACE_S = 10.0
 # Of the answer of a token endpoint.

@@ -144,7 +144,7 @@ class ProbeOrder:
     """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone.
 
     Attributes:
-        department: Slug of the department whose credential the description names.
+        department: Slug of the department that owns the intake's model, whose credential is used.
         task: Task of the model, which decides the form of the request.
         within_s: Seconds within which the result is accepted.
     """

@@ -75,7 +75,7 @@ def live_deployment(actor: Principal, release: Release) -> Deployment | None:
         .select_related("release__version__model")
         .prefetch_related(None)
         .prefetch_related("release__departments")
-        .filter(name=release.deployment_name, state__in=LIVE, release__in=visible)
+        .filter(name=release.deployment_name, state__in=LIVE, target_of=None, release__in=visible)
         .exclude(release_id=release.pk)
         .first()
     )

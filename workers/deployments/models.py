@@ -35,9 +35,28 @@ class DeploymentState(models.TextChoices):
     STOPPED = "stopped"
 
 
+class TargetRole(models.TextChoices):
+    """Part of a deployment in routing. The primary answers what no other target is chosen for.
+
+    `serve`: a share of the requests that meet its conditions. `canary`: the same, watched: the
+    controller takes its share away once it is worse than the primary. `fallback`: requests that
+    others failed to begin. `shadow`: copies of requests; its answers reach no client.
+    """
+
+    PRIMARY = "", "Primary"
+    SERVE = "serve", "Share of requests"
+    CANARY = "canary", "Canary"
+    FALLBACK = "fallback", "Fallback"
+    SHADOW = "shadow", "Shadow"
+
+
 class Deployment(models.Model):
     """An approved release under the name that applications use. It serves as long as its lease
-    lasts (`ServingLease`)."""
+    lasts (`ServingLease`).
+
+    Several may be live under one name: the primary, and its targets, whose `target_of` is the
+    primary. Each has its own release, lease, queue and replicas.
+    """
 
     name = models.SlugField(max_length=NAME_MAX)
     release = models.ForeignKey(
@@ -76,6 +95,26 @@ class Deployment(models.Model):
     # Limits of streamed answers in seconds; None: `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
     stream_total_s = models.PositiveSmallIntegerField(null=True, blank=True)
     stream_idle_s = models.PositiveSmallIntegerField(null=True, blank=True)
+    target_of = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="targets"
+    )
+    role = models.CharField(
+        max_length=8, choices=TargetRole.choices, blank=True, default="", db_default=""
+    )
+    # Percent of the requests that meet the conditions; of a shadow, percent that are copied.
+    weight = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # Order among the targets of a primary; fallbacks are tried in this order.
+    position = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # `RoutingConditions` as JSON; empty for none.
+    routing_conditions = models.JSONField(
+        default=dict, blank=True, db_default=Value({}, JSONField())
+    )
+    # A canary is compared with the primary from this time on.
+    routed_at = models.DateTimeField(null=True, blank=True)
+    # Last comparison of a canary with the primary, as JSON.
+    canary_verdict = models.JSONField(default=dict, blank=True, db_default=Value({}, JSONField()))
+    # Number of changes of a primary's targets, so that two people never overwrite each other.
+    targets_revision = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         ordering = ("name", "-id")
@@ -106,8 +145,20 @@ class Deployment(models.Model):
             ),
             models.UniqueConstraint(
                 fields=("name",),
-                condition=Q(state__in=("pending", "serving")),
-                name="one_live_deployment_per_name",
+                condition=Q(state__in=("pending", "serving"), target_of__isnull=True),
+                name="one_live_primary_per_name",
+            ),
+            models.UniqueConstraint(
+                fields=("target_of", "release"),
+                condition=Q(state__in=("pending", "serving"), target_of__isnull=False),
+                name="one_live_target_per_release",
+            ),
+            models.CheckConstraint(
+                name="a_target_has_a_role_and_a_share",
+                condition=Q(target_of__isnull=True, role="", weight=0, position=0)
+                | Q(target_of__isnull=False, role="fallback", weight=0)
+                | Q(target_of__isnull=False, role__in=("serve", "canary"), weight__lte=100)
+                | Q(target_of__isnull=False, role="shadow", weight__gte=1, weight__lte=100),
             ),
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from governance.errors import InvalidInput, NotFound, NotPermitted
 from governance.keys.models import PlaygroundToken
@@ -40,8 +41,13 @@ class Trial:
 
 def playground_trials(actor: Principal) -> list[Trial]:
     """Return at most `SHOWN_MAX` deployments that `actor` may use in the playground, by name."""
-    rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING).order_by("name")
+    rows = _primaries(actor).order_by("name")
     return trials_of(actor, list(rows[:SHOWN_MAX]))
+
+
+def _primaries(actor: Principal) -> QuerySet[Deployment]:
+    rows = deployments_visible_to(actor)
+    return rows.filter(state=DeploymentState.SERVING, target_of=None)
 
 
 def may_try(actor: Principal, deployment: Deployment) -> bool:
@@ -76,7 +82,7 @@ def playground_open(
         InvalidInput: the department may not pay, or none was named and several may.
         NotAuthenticated, QuotaExceeded: see `playground_token_create`.
     """
-    rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING)
+    rows = _primaries(actor)
     row = None if "\x00" in name else rows.filter(name=name).first()
     if row is None:
         raise NotFound(f"Deployment {name[:80]!r} does not serve, or you may not see it.")

@@ -16,7 +16,7 @@ from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable
 from workers.deployments.models import Deployment, Device
 from workers.deployments.selectors import deployments_visible_to
-from workers.deployments.services import check_name
+from workers.deployments.services import check_name, check_not_shadow
 from workers.deployments.states import LIVE
 from workers.placement.settings import ReplicaSettings
 
@@ -58,7 +58,9 @@ def deployment_preview(*, actor: Principal, release_id: int) -> DeploymentPrevie
         NotFound: the release does not exist, or the actor may not see it.
     """
     release = release_get(actor=actor, id=release_id)
-    live = deployments_visible_to(actor).filter(name=release.deployment_name, state__in=LIVE)
+    live = deployments_visible_to(actor).filter(
+        name=release.deployment_name, state__in=LIVE, target_of=None
+    )
     replaced = live.first()
     used = usage_visible_to(actor).filter(
         deployment=release.deployment_name, occurred_at__gte=timezone.now() - USE
@@ -80,6 +82,7 @@ def _obstacle(release: Release, replaced: Deployment | None) -> str:
         return f"Release {release.pk} is deployed as {replaced.name} already."
     try:
         check_name(release, replaced)
+        check_not_shadow(release)
         release_startable(release)
     except DomainError as error:
         return error.message

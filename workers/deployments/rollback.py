@@ -44,7 +44,7 @@ def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[Rollba
     """Return at most ten releases that served under the deployment's name before, latest first;
     empty for a deployment that was replaced.
     """
-    if _later(deployment) is not None:
+    if deployment.target_of_id is not None or _later(deployment) is not None:
         return []
     served = dict(
         _served(deployment)
@@ -117,14 +117,23 @@ def deployment_rollback(
 
 
 def _later(deployment: Deployment) -> Deployment | None:
-    """Return the newest later deployment of the same name, or None."""
+    """Return the newest later deployment of the same name that is no target, or None."""
     later = Deployment.objects.filter(
-        name=deployment.name, department=deployment.department_id, pk__gt=deployment.pk
+        name=deployment.name,
+        department=deployment.department_id,
+        target_of=None,
+        pk__gt=deployment.pk,
     )
     return later.order_by("-pk").first()
 
 
 def _check_latest(deployment: Deployment) -> None:
+    if deployment.target_of_id is not None:
+        raise WrongState(
+            f"Deployment {deployment.pk} is a target of deployment {deployment.target_of_id}; "
+            "nothing was rolled back.",
+            hint="Change the targets, or roll the primary back.",
+        )
     if (newest := _later(deployment)) is not None:
         raise WrongState(
             f"{deployment.name} was deployed again since, as deployment {newest.pk}; nothing was "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -49,6 +50,7 @@ from workers.deployments.resources import (
 )
 from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
+from workers.deployments.targets import targets_end, targets_follow, targets_settle
 from workers.dispatch import wake_engines, wake_gateways, wake_placement
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
@@ -121,13 +123,16 @@ def deployment_create(
         )
     try:
         release_startable(release)
+        check_not_shadow(release)
         replaced = _replace_live(actor, release, decision)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
     if replicas is None:
         replicas = ReplicaSettings() if replaced is None else ReplicaSettings.of(replaced)
-    deployment = _insert(actor.person_id, release, replicas)
+    deployment = deployment_insert(actor.person_id, release, replicas)
+    if replaced is not None:
+        targets_follow(actor=actor, before=replaced, after=deployment, decision=decision)
     release_deployed(actor=actor, release=release, decision=decision)
     audit_record(
         actor=actor,
@@ -149,7 +154,7 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
     """Stop and return the live deployment of the release's name, or return None."""
     live = (
         Deployment.objects.select_for_update(of=("self",))
-        .filter(name=release.deployment_name, state__in=LIVE)
+        .filter(name=release.deployment_name, state__in=LIVE, target_of=None)
         .select_related("department")
         .first()
     )
@@ -159,6 +164,11 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
     if live.release_id == release.pk:
         raise WrongState(
             f"Release {release.pk} is deployed as {live.name} already; it is {live.state}."
+        )
+    if live.targets.filter(release=release, state__in=LIVE).exists():
+        raise WrongState(
+            f"Release {release.pk} is a target of {live.name} already.",
+            hint="Switch to this target; it then takes the place of the primary in one step.",
         )
     return deployment_move(
         deployment_id=live.pk,
@@ -175,7 +185,7 @@ def check_name(release: Release, live: Deployment | None) -> None:
     """
     name = release.deployment_name
     if live is None:
-        is_taken = exists_anywhere(Deployment, name=name, state__in=LIVE)
+        is_taken = exists_anywhere(Deployment, name=name, state__in=LIVE, target_of=None)
     else:
         is_taken = live.department_id != release.department_id
     if is_taken:
@@ -186,7 +196,25 @@ def check_name(release: Release, live: Deployment | None) -> None:
         )
 
 
-def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:
+def check_not_shadow(release: Release) -> None:
+    """Raise WrongState if the release was approved only to get copies of requests."""
+    if release.conditions.get("shadow_only"):
+        raise WrongState(
+            f"Release {release.pk} was approved only as a shadow; its answers may reach no client.",
+            code="shadow_only",
+            hint="Add it to a deployment as a target with the role shadow, or submit it again.",
+        )
+
+
+def deployment_insert(
+    person_id: int, release: Release, replicas: ReplicaSettings, **target: Any
+) -> Deployment:
+    """Insert a deployment of a checked release with its lease. `target` are the columns of a target
+    of another deployment.
+
+    Raises:
+        WrongState: another one was inserted at the same moment.
+    """
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
@@ -196,6 +224,7 @@ def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Depl
                 created_by_id=person_id,
                 message=WAITS,
                 **replicas.columns(),
+                **target,
             )
             # The release was checked in this transaction; from now on the controller checks it.
             ServingLease.objects.create(deployment=deployment, servable_until=lease_end())
@@ -210,7 +239,8 @@ def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Depl
 
 @transaction.atomic
 def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -> Deployment:
-    """Take a deployment out of service; engine workers unload it within seconds.
+    """Take a deployment with its targets, or one target, out of service; engine workers unload it
+    within seconds.
 
     Raises:
         NotFound: the deployment does not exist, or the actor may not see it.
@@ -224,13 +254,15 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
         resource=deployment_resource(deployment),
         context=deployment_context(deployment.release),
     )
-    return deployment_move(
+    stopped = deployment_move(
         deployment_id=deployment.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
         message=(reason or "Stopped; no reason was given.")[:1000],
         decision=decision,
     )
+    targets_end(actor=actor, primary=stopped, decision=decision)
+    return stopped
 
 
 @transaction.atomic
@@ -394,6 +426,7 @@ def deployments_stop_unservable(judge: Judge | None = None) -> int:
     The controller passes the judge that remembers the verdicts of its last round.
     """
     stopped = 0
+    targets_settle()
     *_, verdicts = (judge or Judge()).rounds()
     refused = {
         pk for pk, judged in verdicts.items() if judged.final or judged.refused == CODE_DIFFERS
@@ -420,6 +453,7 @@ def deployments_stop_unservable(judge: Judge | None = None) -> int:
                     actor=_CONTROLLER,
                     message=verdict.refusal.message,
                 )
+                targets_settle(deployment.pk)
             stopped += 1
         except WrongState:
             logger.info("Deployment %s was stopped by someone else", deployment.name)

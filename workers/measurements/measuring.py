@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import Any
 
@@ -90,14 +90,11 @@ def replicas_measure() -> None:
     """
     ready = Count("replicas", filter=Q(replicas__state=ReplicaState.READY))
     rows = Deployment.objects.filter(state__in=LIVE).order_by().annotate(ready=ready)
-    counts = rows.values_list("name", "replicas_wanted", "ready")
-    Measurement.keep(
-        REPLICAS,
-        {
-            name: {"wanted": wanted, "ready": many, "pending": max(0, wanted - many)}
-            for name, wanted, many in counts
-        },
-    )
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    # A name may have several deployments: its primary and targets.
+    for name, wanted, many in rows.values_list("name", "replicas_wanted", "ready"):
+        counts[name].update(wanted=wanted, ready=many, pending=max(0, wanted - many))
+    Measurement.keep(REPLICAS, {name: dict(count) for name, count in counts.items()})
 
 
 def store_measure() -> None:

@@ -31,9 +31,9 @@ def queues_measure() -> None:
         queues = read_queues(client, [*names])
     finally:
         client.close()
-    ages = {
-        names[pk]: max(0.0, now - queue.since)
-        for pk, queue in queues.items()
-        if queue.since is not None
-    }
+    ages: dict[str, float] = {}
+    for pk, queue in queues.items():
+        if queue.since is not None:
+            # The primary and the targets of a name each have a queue; the oldest request counts.
+            ages[names[pk]] = max(ages.get(names[pk], 0.0), now - queue.since)
     Measurement.keep(QUEUES, {"ages": ages})

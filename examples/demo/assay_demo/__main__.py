@@ -22,11 +22,13 @@ from assay_demo.company import DEPARTMENTS, EVERYONE, open_for_business
 from assay_demo.data import materials
 from assay_demo.data.espeak import program_path
 from assay_demo.patience import call_of
+from assay_demo.provider import HOST
 from assay_demo.stage import FAULTS, Stage
 from assay_demo.story import (
     adapt,
     every_family,
     govern,
+    hosted,
     intake,
     lives,
     modalities,
@@ -46,6 +48,7 @@ STEPS: tuple[Step, ...] = (
     ("use", use.run),
     ("images and speech", modalities.run),
     ("policy", govern.run),
+    ("a provider's model", hosted.run),
     ("releases over time", lives.run),
     ("audit", prove.run),
 )
@@ -87,8 +90,12 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path.cwd() / ".assay" / ("check" if options.check else "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Showcases of speech download the program when they begin.
-    speech = {"ASSAY_ESPEAK_NG": os.environ.get("ASSAY_ESPEAK_NG") or str(program_path())}
-    stack = Stack(folder, demo=True, port=options.port, settings=speech)
+    settings = {
+        "ASSAY_ESPEAK_NG": os.environ.get("ASSAY_ESPEAK_NG") or str(program_path()),
+        # The provider of chapter 10 is on this machine.
+        "ASSAY_EGRESS_INTERNAL_HOSTS": HOST,
+    }
+    stack = Stack(folder, demo=True, port=options.port, settings=settings)
     if options.reset:
         stack.remove()
     try:

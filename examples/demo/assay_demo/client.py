@@ -63,6 +63,9 @@ class Api:
     def patch(self, path: str, **body: Any) -> Any:
         return self._answer(self._request("PATCH", path, json=body))
 
+    def put(self, path: str, **body: Any) -> Any:
+        return self._answer(self._request("PUT", path, again=True, json=body))
+
     def upload(self, path: str, *, fields: dict[str, str], files: list[tuple[str, Path]]) -> Any:
         """POST multipart form data, streaming each file from the disk."""
         handles = [(field, (file.name, file.open("rb"))) for field, file in files]

@@ -153,6 +153,10 @@ class Client:
         """Post a JSON object; return the decoded answer."""
         return self._json("POST", path, json=body)
 
+    def put(self, path: str, **body: Any) -> Any:
+        """Put a JSON object; return the decoded answer."""
+        return self._json("PUT", path, json=body)
+
     def patch(self, path: str, **body: Any) -> Any:
         """Patch with a JSON object; return the decoded answer."""
         return self._json("PATCH", path, json=body)
@@ -190,11 +194,11 @@ class Client:
             address = urlsplit(page["next"])
             page = self.get(f"{self.server}{address.path}?{address.query}")
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, *, method: str = "GET", **options: Any) -> None:
         """Stream an answer into a file, which appears whole or not at all."""
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "wb") as file, self.request("GET", path) as response:
+            with os.fdopen(handle, "wb") as file, self.request(method, path, **options) as response:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
             os.replace(name, target)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
 from assay.cli.following import follow_deployment
-from assay.cli.options import Limit, Reason
+from assay.cli.options import Limit, Reason, json_document
 from assay.cli.output import (
     Answer,
     CliError,
@@ -200,6 +202,78 @@ def rollback(
         },
         empty="No other release served under this name.",
     )
+
+
+@app.command()
+@json_option
+def targets(deployment_id: DeploymentId) -> Answer:
+    """Show the primary and the targets of a deployment, their shares and what each answered."""
+    return listing(
+        Client.signed_in().get(f"deployments/{deployment_id}/targets"),
+        {
+            "deployment": "deployment",
+            "release": "release",
+            "version": lambda each: each["version"]["name"],
+            "state": "state",
+            "role": "role",
+            "share": lambda each: "" if each["share"] is None else f"{each['share']}%",
+            "conditions": lambda each: json.dumps(each["conditions"]) if each["conditions"] else "",
+            "requests": lambda each: each["figures"]["requests"],
+            "failed": lambda each: each["figures"]["failed"],
+            "mean ms": lambda each: each["figures"]["mean_ms"],
+            "canary": _verdict,
+        },
+        empty="No targets.",
+    )
+
+
+@app.command()
+@json_option
+def route(
+    deployment_id: DeploymentId,
+    file: Annotated[
+        Path, typer.Argument(help='JSON with all targets: {"targets": [{"release": 7, …}]}.')
+    ],
+    reason: Reason,
+    revision: Annotated[
+        int | None,
+        typer.Option(help="The targets_revision that the file is based on; default: the current."),
+    ] = None,
+) -> Answer:
+    """Replace the targets of a deployment by those of a file. Needs `assay step-up`."""
+    client = Client.signed_in()
+    if revision is None:
+        revision = client.get(f"deployments/{deployment_id}")["targets_revision"]
+    body = {**json_document(file), "revision": revision, "reason": reason}
+    deployment = client.put(f"deployments/{deployment_id}/targets", **body)
+    number = deployment["targets_revision"]
+    return sentence(
+        deployment, f"The targets of {deployment['name']} are changed (revision {number})."
+    )
+
+
+@app.command()
+@json_option
+def switch(
+    deployment_id: DeploymentId,
+    target: Annotated[int, typer.Argument(help="ID of the target's deployment.", min=1)],
+    reason: Reason,
+) -> Answer:
+    """Let a loaded target be the primary, in one step. Needs `assay step-up`."""
+    client = Client.signed_in()
+    revision = client.get(f"deployments/{deployment_id}")["targets_revision"]
+    primary = client.post(
+        f"deployments/{deployment_id}/switch", target=target, revision=revision, reason=reason
+    )
+    version = primary["version"]["name"]
+    return sentence(primary, f"{primary['name']} is answered by {version} now.")
+
+
+def _verdict(target: dict[str, Any]) -> str:
+    """Return what the last comparison of a canary says."""
+    verdict = target["verdict"]
+    tests = "; ".join(f"{test['of']} p = {test['p']:.2g}" for test in verdict.get("tests", ()))
+    return f"rolled back: {tests}" if verdict.get("rolled_back") else tests
 
 
 def _limit(current: int | None, given: int | None) -> int | None:

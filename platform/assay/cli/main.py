@@ -48,6 +48,7 @@ ALL = {
     "incidents": Entry("incidents:app", "Incidents, and the deployments that they suspend."),
     "keys": Entry("keys:app", "API keys of departments, and your access tokens."),
     "credentials": Entry("credentials:app", "Secrets with which hosted models are called."),
+    "requests": Entry("requests:app", "Requests: list, show and export them."),
     "quota": Entry("quota:app", "Quotas, budgets and usage."),
     "api": Entry("api:api", "Send any request to the API, and print the answer."),
     "people": Entry("people:app", "People, their roles and their access."),

@@ -158,6 +158,17 @@ _BUDGETS = {
     "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
     "governance_archivedmonth": Grant(web=READ, controller=KEEP),
     "governance_retentionrule": Grant(web=KEEP, controller=READ),
+    # The web process writes content behind answers; requests of people read and erase it. Only it
+    # can decrypt: the controller deletes what has expired.
+    "governance_forgottenuser": Grant(web=ALL, controller="SELECT, DELETE"),
+    "governance_loggedrequest": Grant(
+        web="SELECT, INSERT, DELETE",
+        requests="SELECT, DELETE",
+        controller="SELECT (id, occurred_at, department_id), DELETE",
+    ),
+    "governance_requestlogday": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE"),
+    "governance_requestlogkey": Grant(web=KEEP),
+    "governance_requestlogpolicy": Grant(web=KEEP, controller=READ),
     # A trigger of the ledger writes it, with the collector's privileges.
     "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
@@ -340,6 +351,7 @@ _WORK = {
 # Sequences of IDs that are no identity columns, because their tables are partitioned; whoever may
 # insert into the table may use them.
 SEQUENCES = {
+    "governance_loggedrequest": "governance_loggedrequest_id_seq",
     "governance_usagerecord": "governance_usagerecord_id_seq",
     "workers_jobevent": "workers_jobevent_id_seq",
 }
@@ -348,6 +360,7 @@ SEQUENCES = {
 OF_THE_CONTROLLER = (
     "assay_month_add(text, date)",
     "assay_month_drop(bigint)",
+    "assay_log_month_drop(date)",
     "assay_usage_times(bigint, bigint)",
     "assay_sessions()",
     "assay_session_end(integer, timestamptz)",

@@ -15,6 +15,7 @@ from assay.gateway.access.authentication import KeyRefused
 from assay.gateway.access.call import Call
 from assay.gateway.access.decisions import InvocationDenied, ModelUnknown, is_ready, known_task
 from assay.gateway.access.prompts import add_prompt_tokens, check_prompt
+from assay.gateway.access.snapshot import Snapshot
 from assay.gateway.http.asgi import Receive, Scope, Send, header, parsed, read_body, too_large
 from assay.gateway.knowledge.retrieval import Retrieval
 from assay.gateway.quota.ledger import Ledger
@@ -23,13 +24,14 @@ from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.execution import Execution
 from assay.gateway.run.media import MediaDesk, RequestMedia, media_body_limit
 from assay.gateway.run.parts import Parts
+from assay.gateway.run.routing import Aim, TargetChoice, Traits, modalities_of, moved, place_of
 from assay.gateway.stored.conversations import Opened, ResponseDesk, StoringSend
 from assay.server.permits import holder_of
 from governance.errors import DomainError, Unavailable
 from registry.catalog import is_own
 from registry.catalog.endpoints import Endpoint, Plan
 from registry.catalog.requests import Body, RequestInvalid
-from registry.catalog.routes import Route, deployment_path, named_model
+from registry.catalog.routes import Route, deployment_path, named_model, named_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Inference:
         send: Send,
     ) -> None:
         parts, caller = self._parts, opening.caller
-        plan = await self._plan(call, opening, media, scope, receive)
+        plan, sticky = await self._plan(call, opening, media, scope, receive)
         call.requested_model, call.streamed = plan.model, plan.stream
         opened = None
         if plan.conversation is not None and call.key is not None:
@@ -102,11 +104,20 @@ class Inference:
             plan, caller = opened.plan, opened.declared(caller)
         # Receiving the body takes time, so the key and the release must be checked again.
         snapshot = await parts.refresher.knowing(caller.token.public_id)
-        if (deployment := snapshot.deployments.get(plan.model)) is not None:
-            plan = add_prompt_tokens(plan, deployment.own_prompt)
-        model_request = ModelRequest(caller.under(tokens=plan.tokens), plan.model)
         call.policy = snapshot.policy.version
-        admitted = model_request.admit(snapshot)
+        choice = None
+        if plan.model in snapshot.targets:
+            began = None if opened is None else opened.earlier.release
+            choice = self._choice(call, plan, caller, began, sticky)
+            admitted, plan, model_request = await self._chosen(choice, snapshot)
+            call.route = choice.route(admitted.deployment)
+            if began and admitted.deployment.release != began:
+                call.moved = moved(began, plan.model)
+        else:
+            if (deployment := snapshot.deployments.get(plan.model)) is not None:
+                plan = add_prompt_tokens(plan, deployment.own_prompt)
+            model_request = ModelRequest(caller.under(tokens=plan.tokens), plan.model)
+            admitted = model_request.admit(snapshot)
         call.admit(admitted)
         _check(plan, admitted, opening.route)
         if not is_ready(admitted.deployment):
@@ -117,8 +128,10 @@ class Inference:
             plan, model_request, admitted = await self._retrieval.ground(
                 call, plan, model_request, plan.grounding
             )
+            # The passages were filled into the prompt of this target, and permitted for it.
+            choice = None
         parts.ledger.require_open()
-        execution = Execution(parts, call, plan, model_request, admitted, media)
+        execution = Execution(parts, call, plan, model_request, admitted, media, choice)
         if opened is None or not opened.stores:
             await execution.run(receive, send)
             return
@@ -133,21 +146,53 @@ class Inference:
 
     async def _plan(
         self, call: Call, opening: Opening, media: RequestMedia, scope: Scope, receive: Receive
-    ) -> Plan:
-        """Read the body. Raises DomainError, and ClientGone if the client hung up."""
+    ) -> tuple[Plan, str]:
+        """Read the body; return its plan, and the caller's name for its user or conversation if the
+        deployment has several targets. Raises DomainError, and ClientGone if the client hung up."""
         limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
         body = await read_body(scope, receive, limit, opening.route.content_types)
+        call.received = len(body.data)
         task, endpoint = await self._endpoint(call, opening, body, media)
         media.expected = endpoint.takes_media
         if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
             raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
         arguments = (body, call.request_id, opening.name)
         if not is_own(task):
-            return await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
-        if media.received:
+            plan = await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
+        elif media.received:
             # Parsing 33 MiB would block every other request.
-            return await media.in_thread(endpoint.plan, *arguments)
-        return await parsed(body, endpoint.plan, *arguments)
+            plan = await media.in_thread(endpoint.plan, *arguments)
+        else:
+            plan = await parsed(body, endpoint.plan, *arguments)
+        current = self._parts.refresher.snapshot
+        if current is None or plan.model not in current.targets or media.received:
+            return plan, ""
+        return plan, await parsed(body, named_user, body)
+
+    def _choice(
+        self, call: Call, plan: Plan, caller: Caller, began: int | None, sticky: str
+    ) -> TargetChoice:
+        """Return the choice among the targets of the plan's deployment. Requests without a user or
+        conversation are spread evenly: one key has the requests of many users."""
+        key = call.key
+        traits = Traits(
+            endpoint=_path_of(call.endpoint),
+            department="" if key is None else key.department or "",
+            prompt_tokens=plan.prompt_tokens,
+            modalities=modalities_of(plan),
+            place=place_of("" if key is None else key.owner, sticky or call.request_id),
+            release=began,
+        )
+        self._parts.router.retries.earn(plan.model)
+        model_request = ModelRequest(caller.under(tokens=plan.tokens), plan.model)
+        return TargetChoice(self._parts.router, model_request, plan, traits)
+
+    async def _chosen(self, choice: TargetChoice, snapshot: Snapshot) -> Aim:
+        """Return the target that answers. Wake those that would, but are scaled to zero."""
+        aim = choice.take(snapshot)
+        for deployment_id in choice.asleep:
+            self._parts.ledger.spawn(self._cold_starts.ask(deployment_id))
+        return aim
 
     async def _endpoint(
         self, call: Call, opening: Opening, body: Body, media: RequestMedia
@@ -190,7 +235,7 @@ class Inference:
         """
         classification = model_request.caller.circumstances.classification
         renderer = await self._responses.begin(call, admitted.key, opened, classification)
-        keeper = None if renderer is None else StoringSend(self._responses, renderer, send)
+        keeper = None if renderer is None else StoringSend(self._responses, renderer, call, send)
         try:
             token = model_request.caller.token
             execution.admit(
@@ -201,6 +246,11 @@ class Inference:
                 await keeper.finish()
             raise
         return keeper
+
+
+def _path_of(endpoint: str) -> str:
+    """Return the path of an endpoint's label, without the deployment that it may name."""
+    return endpoint.removesuffix("/{model}")
 
 
 def _is_small(scope: Scope) -> bool:

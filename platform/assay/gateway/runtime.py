@@ -24,10 +24,14 @@ from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.media import MediaDesk
+from assay.gateway.run.pace import Paces
 from assay.gateway.run.parts import Parts
 from assay.gateway.run.pipeline import Pipeline
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
+from assay.gateway.run.routing import Router
+from assay.gateway.run.shadows import Shadows
 from assay.gateway.run.worker_watch import WorkerWatch
 from assay.gateway.stored.conversations import ResponseDesk
 from assay.gateway.stored.feedback import FeedbackDesk
@@ -67,18 +71,23 @@ class Runtime:
         self._commands = Pipeline(settings.REDIS_URL, timeout_s=_TIMEOUT_S)
         self._reader = Pipeline(settings.REDIS_URL, timeout_s=10)
         quotas, replies = Quotas(self._commands), Replies(self._reader, self._commands)
-        refresher = Refresher(self.client)
+        refresher, ledger, seals = Refresher(self.client), Ledger(quotas), GatewaySeals(wire)
+        cancellations = Cancellations(self.client, wire, replies)
         self.parts = Parts(
             running=Running(refresher, self._note),
             refresher=refresher,
             quotas=quotas,
             device_times=DeviceTimes(),
-            ledger=Ledger(quotas),
+            ledger=ledger,
             replies=replies,
             affinity=Affinity(),
-            seals=GatewaySeals(wire),
-            cancellations=Cancellations(self.client, wire, replies),
+            seals=seals,
+            cancellations=cancellations,
             plug_ins=PlugInDesk(),
+            router=Router(),
+            paces=Paces(),
+            shadows=Shadows(refresher, ledger, quotas, replies, seals, cancellations),
+            request_log=RequestLog(),
         )
         self.ledger = self.parts.ledger
         self.worker_watch = WorkerWatch(self.client, replies)
@@ -105,6 +114,7 @@ class Runtime:
         self.parts.replies.start()
         self.worker_watch.start()
         self.ledger.start()
+        self.parts.request_log.start()
         self.media.start()
         self._batches.start()
 
@@ -119,6 +129,7 @@ class Runtime:
         """Settle running requests, then stop all parts."""
         await self._batches.stop()
         await self.ledger.stop()
+        await self.parts.request_log.stop()
         await self.worker_watch.stop()
         await self.parts.replies.stop()
         await self.parts.refresher.stop()

@@ -33,6 +33,7 @@ MADE = {
     "ASSAY_KEY_PEPPER": "key-pepper",
     "ASSAY_USAGE_KEY": "usage-key",
     "ASSAY_WIRE_KEY": "wire-key",
+    "ASSAY_REQUEST_LOG_KEY": "request-log-key",
 }
 # Small trainings gain little from a second thread, so two of them share the cores. The third place
 # is for jobs such as the check of a delivery, so that they do not wait for trainings.

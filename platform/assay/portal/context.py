@@ -127,6 +127,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 ("credential",),
                 (Action.CREDENTIAL_VIEW, "credential"),
             ),
+            Entry(
+                "Requests",
+                "portal:requests",
+                "terminal-2",
+                ("request",),
+                (Action.REQUEST_LOG_VIEW, "request_log"),
+            ),
             Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
             Entry(
                 "Budgets", "portal:budgets", "hourglass", ("budget",), (Action.QUOTA_VIEW, "quota")

@@ -220,7 +220,7 @@ class ActionScreen(Screen):
     def shows(self, refusal: DomainError) -> bool:
         return refusal is self.acted and not isinstance(refusal, NotFound)
 
-    def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
+    def act(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Call the service and redirect."""
         raise NotImplementedError
 

@@ -43,6 +43,7 @@ SYNONYMS = {
     "release": "ship publish promote approval",
     "retention": "archive export parquet drop partitions months growth",
     "reviews": "approvals approve pending",
+    "requests": "log traces prompts answers completions",
     "roll": "rollback revert undo",
     "scale": "replicas autoscale instances",
     "schedules": "cron recurring repeat",

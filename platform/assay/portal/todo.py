@@ -151,7 +151,10 @@ def _deployments(actor: Principal) -> Iterator[Todo]:
         )
     live = Deployment.objects.filter(release=OuterRef("pk"), state__in=LIVE)
     rows = releases_visible_to(actor).filter(
-        ~Exists(live), state=ReleaseState.APPROVED, department__in=places
+        ~Exists(live),
+        ~Q(conditions__contains={"shadow_only": True}),
+        state=ReleaseState.APPROVED,
+        department__in=places,
     )
     idle = rows.filter(expires_at__gt=timezone.now())
     for release in narrowed(idle, *_RELEASE, "approved_at")[:SHOWN]:

@@ -207,16 +207,24 @@ class Stage:
         ready: bool = True,
         behavior: Behavior | None = say_hello,
         manifest: dict[str, Any] | None = None,
+        target: dict[str, Any] | None = None,
         **release: Any,
     ) -> Deployment:
-        """A live deployment, by default with a replica and a responder behind it."""
+        """A live deployment, by default with a replica and a responder behind it. With the columns
+        of a `target`, it is one of a deployment with this name."""
         owner = self.department(departments[0])
-        model = Model.objects.create(name=name, department=owner, task=task, created_by=self.person)
+        model, _ = Model.objects.get_or_create(
+            name=name, defaults={"department": owner, "task": task, "created_by": self.person}
+        )
+        number = model.versions.count() + 1
+        digest = (
+            DIGEST if target is None else hashlib.sha256(f"{name} {number}".encode()).hexdigest()
+        )
         version = ModelVersion.objects.create(
             model=model,
-            number=1,
+            number=number,
             kind=VersionKind.BASE,
-            digest=DIGEST,
+            digest=digest,
             manifest=manifest or {},
             size_bytes=1,
             created_by=self.person,
@@ -248,6 +256,7 @@ class Stage:
             department=owner,
             state=DeploymentState.SERVING,
             created_by=self.person,
+            **(target or {}),
         )
         ServingLease.objects.create(
             deployment=made, servable_until=timezone.now() + timedelta(days=1)
@@ -258,7 +267,7 @@ class Stage:
                 deployment=made,
                 worker=worker,
                 state=ReplicaState.READY,
-                loaded_digest=DIGEST,
+                loaded_digest=digest,
                 heartbeat_at=lasting_heartbeat(),
             )
         if behavior is not None:

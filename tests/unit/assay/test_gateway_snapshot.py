@@ -171,8 +171,9 @@ UNWATCHED = {
     },
     "governance_department": {"created_at", "jobs_at_once", "name"},
     "workers_deployment": {
-        "created_at", "created_by_id", "message", "queue_age_s", "replicas_max",
-        "replicas_wanted", "required_device", "required_labels", "stopped_at",
+        "canary_verdict", "created_at", "created_by_id", "message", "queue_age_s",
+        "replicas_max", "replicas_wanted", "required_device", "required_labels", "routed_at",
+        "stopped_at", "targets_revision",
     },
     "workers_node": {
         "broker_denials", "conflict_at", "created_at", "created_by_id", "facts", "joined_at",
@@ -223,7 +224,7 @@ def test_each_table_that_is_read_tells_of_its_changes(stage: Stage) -> None:
                 column.name
                 for column in connection.introspection.get_table_description(cursor, table)
             }
-        watched = set(re.findall(r"old\.(\w+)", triggers[table]))
+        watched = set(re.findall(r'old\."?(\w+)', triggers[table]))
         assert names - watched - {"id"} == columns, table
 
 

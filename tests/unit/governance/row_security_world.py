@@ -18,6 +18,13 @@ from governance.keys.models import ApiKey
 from governance.people.models import Department, Person
 from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
+from governance.request_log.models import (
+    ForgottenUser,
+    LoggedRequest,
+    RequestLogDay,
+    RequestLogKey,
+    RequestLogPolicy,
+)
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.usage.models import UsageRecord
@@ -77,6 +84,11 @@ OWNED: tuple[type[DjangoModel], ...] = (
     ServingPeriod,
     Feedback,
     ResponseRetention,
+    RequestLogPolicy,
+    RequestLogKey,
+    RequestLogDay,
+    ForgottenUser,
+    LoggedRequest,
     Batch,
     BatchLine,
     StoredFile,
@@ -332,6 +344,7 @@ def _learn(estate: Estate, slug: str) -> None:
         )
     )
     estate.add(ResponseRetention.objects.create(department=estate.department, days=1))
+    _log_requests(estate, slug)
     estate.add(
         StoredResponse.objects.create(
             id=f"resp_{slug}",
@@ -394,5 +407,26 @@ def _learn(estate: Estate, slug: str) -> None:
             characters=1,
             classification="public",
             **mine,
+        )
+    )
+
+
+def _log_requests(estate: Estate, slug: str) -> None:
+    department, now = estate.department, timezone.now()
+    estate.add(RequestLogPolicy.objects.create(department=department))
+    estate.add(RequestLogDay.objects.create(department=department, day=now.date()))
+    estate.add(ForgottenUser.objects.create(department=department, user_tag=b"t"))
+    key = estate.add(
+        RequestLogKey.objects.create(department=department, number=1, wrapped=b"w", wrapped_by=1)
+    )
+    estate.add(
+        LoggedRequest.objects.create(
+            request_id=f"req_{slug}",
+            occurred_at=now,
+            department=department,
+            key=key,
+            content=b"c",
+            size=1,
+            cut=False,
         )
     )

@@ -53,6 +53,8 @@ def release(
     engine: str = "own",
     precision: str = "stored",
     after_upgrade: str = "suspend",
+    conditions: dict[str, Any] | None = None,
+    environment: str = "production",
 ) -> Release:
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
@@ -60,6 +62,7 @@ def release(
     dossier = dossier_of(
         version,
         deployment_name=name,
+        environment=environment,
         submitted_by=person.pk,
         engine=engine,
         precision=precision,
@@ -69,7 +72,7 @@ def release(
     made = Release.objects.create(
         version=version,
         department=owner,
-        environment="production",
+        environment=environment,
         deployment_name=name,
         purpose="Answer",
         state=state,
@@ -81,6 +84,7 @@ def release(
         grace_days=grace_days,
         engine=engine,
         precision=precision,
+        conditions=conditions or {},
     )
     made.departments.set([owner])
     if state == ReleaseState.APPROVED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from workers.wire import Delta
 MAX_BODY = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
+# Errors of AWS about the time of a signature.
+_WRONG_TIME = re.compile(rb"Signature (?:expired|not yet current)|RequestTimeTooSkewed")
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -373,6 +376,13 @@ def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFail
     The provider's words reach the caller only if they concern the request.
     """
     match status:
+        case 400 | 401 | 403 if _WRONG_TIME.search(body):
+            return ProviderFailed(
+                "The provider refused the signature because of its time: the clock of the egress "
+                "worker is wrong.",
+                code="credential_unavailable",
+                status=503,
+            )
         case 400 | 413 | 422:
             try:
                 parsed = parse(body)

@@ -7,7 +7,7 @@ web:
   process: web
   database: assay_web
   broker: assay_web
-  files: {DATABASE_PASSWORD: database_password, REDIS_PASSWORD: valkey, ASSAY_SECRET_KEY: secret_key, ASSAY_KEY_PEPPER: key_pepper, ASSAY_AUDIT_PUBLIC_KEY: audit_public_key, ASSAY_USAGE_KEY: usage_key, ASSAY_WIRE_KEY: wire_key, ASSAY_EGRESS_PUBLIC_KEY: egress_public_key, ASSAY_METRICS_TOKEN: metrics_token, ASSAY_OIDC_CLIENT_SECRET: oidc_client_secret, ASSAY_SCIM_TOKEN: scim_token, ASSAY_SIEM_STREAMS: siem_streams, ASSAY_EMAIL_URL: email_url, ASSAY_REVIEW_WEBHOOK_SECRET: review_webhook_secret}
+  files: {DATABASE_PASSWORD: database_password, REDIS_PASSWORD: valkey, ASSAY_SECRET_KEY: secret_key, ASSAY_KEY_PEPPER: key_pepper, ASSAY_AUDIT_PUBLIC_KEY: audit_public_key, ASSAY_USAGE_KEY: usage_key, ASSAY_WIRE_KEY: wire_key, ASSAY_REQUEST_LOG_KEY: request_log_key, ASSAY_EGRESS_PUBLIC_KEY: egress_public_key, ASSAY_METRICS_TOKEN: metrics_token, ASSAY_OIDC_CLIENT_SECRET: oidc_client_secret, ASSAY_SCIM_TOKEN: scim_token, ASSAY_SIEM_STREAMS: siem_streams, ASSAY_EMAIL_URL: email_url, ASSAY_REVIEW_WEBHOOK_SECRET: review_webhook_secret}
   store: writer
   volumes: [artifacts, quarantine, media, files, work, "audit-exports:ro", "transparency:ro"]
 controller:

@@ -1,4 +1,4 @@
-"""10. Releases over time: conditions, expiry, voiding, recall, and emergency access."""
+"""11. Releases over time: conditions, expiry, voiding, recall, and emergency access."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def dossier(hazard: str, mitigation: str, monitor: str) -> dict[str, Any]:
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("10. Releases over time: conditions, expiry, recall, emergency access"):
+    with stage.chapter("11. Releases over time: conditions, expiry, recall, emergency access"):
         _high_risk_on_conditions(stage)
         _general_purpose_waits(stage)
         _expires(stage)

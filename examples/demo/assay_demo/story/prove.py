@@ -1,4 +1,4 @@
-"""11. Audit: verify the log, detect a flipped bit, and check a release's evidence pack."""
+"""12. Audit: verify the log, detect a flipped bit, and check a release's evidence pack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from assay_demo.story.adapt import DOCSTRINGS
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("11. Audit: verify the log and export evidence"):
+    with stage.chapter("12. Audit: verify the log and export evidence"):
         export = stage.folder / "audit-export.jsonl"
         export.write_text(stage["asha"].text("audit/export"))
         finished = _verify(stage, export)

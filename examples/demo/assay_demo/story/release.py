@@ -228,7 +228,8 @@ def deploy(stage: Stage) -> None:
 
 def _live(api: Api, name: str) -> dict[str, Any] | None:
     for item in api.all("deployments"):
-        if item["name"] == name and item["state"] in {"pending", "serving"}:
+        primary = item["name"] == name and item["target_of"] is None
+        if primary and item["state"] in {"pending", "serving"}:
             return item
     return None
 

@@ -19,6 +19,7 @@ class ConditionsAnswer(serializers.Serializer[Any]):
     requests_per_minute = serializers.SerializerMethodField()
     requests_per_minute_of = serializers.SerializerMethodField()
     obligations = serializers.SerializerMethodField()
+    shadow_only = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
 
     def get_departments(self, stored: dict[str, Any]) -> list[str]:
@@ -35,6 +36,9 @@ class ConditionsAnswer(serializers.Serializer[Any]):
 
     def get_obligations(self, stored: dict[str, Any]) -> list[str]:
         return list(stored.get("obligations", []))
+
+    def get_shadow_only(self, stored: dict[str, Any]) -> bool:
+        return stored.get("shadow_only") is True
 
     def get_words(self, stored: dict[str, Any]) -> list[str]:
         return conditions_words(stored)

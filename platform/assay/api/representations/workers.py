@@ -206,6 +206,20 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     task = serializers.CharField(source="release.version.model.task")
     approval = ValidityAnswer(source="release")
     replicas = ReplicaAnswer(many=True)
+    target_of = serializers.IntegerField(
+        source="target_of_id",
+        allow_null=True,
+        help_text="The primary of this name, if it is a target of it.",
+    )
+    role = serializers.CharField(
+        help_text="serve, canary, fallback or shadow; empty for a primary."
+    )
+    weight = serializers.IntegerField(
+        help_text="Percent of the requests that meet the conditions; of a shadow, that are copied."
+    )
+    targets_revision = serializers.IntegerField(
+        help_text="Number of changes of its targets; a change names the one that it is based on."
+    )
     replicas_min = serializers.IntegerField()
     replicas_max = serializers.IntegerField()
     replicas_wanted = serializers.IntegerField(help_text="Target by load, between min and max.")
@@ -228,6 +242,38 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     stopped_at = serializers.DateTimeField(allow_null=True)
     url = Link("deployments/{0.id}")
+
+
+class TargetFiguresAnswer(serializers.Serializer[Any]):
+    """Requests of the last 24 hours that the release answered or failed."""
+
+    requests = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    error_rate = serializers.FloatField()
+    units = serializers.IntegerField()
+    cost_micro = serializers.IntegerField()
+    mean_ms = serializers.IntegerField(allow_null=True)
+
+
+class TargetAnswer(serializers.Serializer[Any]):
+    """The primary of a deployment, or one of its targets."""
+
+    deployment = serializers.IntegerField(source="deployment.pk")
+    release = serializers.IntegerField(source="deployment.release_id")
+    version = VersionReference(source="deployment.release.version")
+    state = serializers.CharField(source="deployment.state")
+    role = serializers.CharField(help_text="primary, serve, canary, fallback or shadow.")
+    weight = serializers.IntegerField(source="deployment.weight")
+    share = serializers.IntegerField(
+        allow_null=True,
+        help_text="Percent of all requests that it gets; null for fallbacks and with conditions.",
+    )
+    conditions = serializers.JSONField(source="deployment.routing_conditions")
+    figures = TargetFiguresAnswer()
+    verdict = serializers.JSONField(
+        source="deployment.canary_verdict",
+        help_text="Last comparison of a canary with the primary, with its tests; empty without.",
+    )
 
 
 class RollbackChoiceAnswer(serializers.Serializer[Any]):

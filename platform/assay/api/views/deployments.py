@@ -5,7 +5,11 @@ from __future__ import annotations
 from django.db.models import QuerySet
 
 from assay.api.representations.health import DeploymentHealthAnswer
-from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
+from assay.api.representations.workers import (
+    DeploymentAnswer,
+    RollbackChoiceAnswer,
+    TargetAnswer,
+)
 from assay.api.routes import Routes
 from governance.principals import Principal
 from workers.deployments.health import Health, deployment_health
@@ -22,6 +26,9 @@ from workers.deployments.schemas import (
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_create, deployment_stop
 from workers.placement.services import deployment_place
+from workers.routing.schemas import TargetsChange, TargetsSwitch
+from workers.routing.selectors import TargetView, targets_view
+from workers.routing.services import targets_change, targets_switch
 
 routes = Routes("Deployments", DeploymentAnswer)
 
@@ -84,3 +91,30 @@ def roll_back(actor: Principal, deployment_id: int, body: DeploymentRollback) ->
     return deployment_rollback(
         actor=actor, deployment_id=deployment_id, release_id=body.release, reason=body.reason
     )
+
+
+@routes.list(
+    "deployments/<id:deployment_id>/targets",
+    "List the primary and the targets of a deployment",
+    answer=TargetAnswer,
+    order=(),
+)
+def targets(actor: Principal, deployment_id: int) -> list[TargetView]:
+    """With the requests of the last 24 hours, of the usage that the caller may view."""
+    return targets_view(actor, deployment_get(actor=actor, deployment_id=deployment_id))
+
+
+@routes.put(
+    "deployments/<id:deployment_id>/targets", "Change the targets of a deployment", judged=True
+)
+def route(actor: Principal, deployment_id: int, body: TargetsChange) -> Deployment:
+    """Replaces all targets. Those that are not named stop, and new ones are loaded."""
+    primary = targets_change(actor=actor, deployment_id=deployment_id, change=body)
+    return deployment_get(actor=actor, deployment_id=primary.pk)
+
+
+@routes.post("deployments/<id:deployment_id>/switch", "Switch to a target of a deployment")
+def switch(actor: Principal, deployment_id: int, body: TargetsSwitch) -> Deployment:
+    """The target becomes the primary in one step; the former primary stays loaded."""
+    primary = targets_switch(actor=actor, deployment_id=deployment_id, switch=body)
+    return deployment_get(actor=actor, deployment_id=primary.pk)

@@ -74,6 +74,7 @@ class Caller:
 class ModelRequest:
     """A request for a deployment. `named` is true if the caller named the deployment. A knowledge
     base names the one that embeds its questions; a key's list of deployments does not apply to it.
+    `target` is the ID of the primary or target that answers; None: the primary of the moment.
     `sources` are the document versions that the answer is based on.
     """
 
@@ -81,6 +82,13 @@ class ModelRequest:
     model: str
     named: bool = True
     sources: frozenset[int] = frozenset()
+    target: int | None = None
+
+    def entry(self, snapshot: Snapshot) -> DeploymentEntry | None:
+        """Return the deployment that is to answer; None if it is not live."""
+        if self.target is None:
+            return snapshot.deployments.get(self.model)
+        return snapshot.entry(self.target)
 
     def admit(self, snapshot: Snapshot) -> Admitted:
         """Return the key and the decision by which it may run under `snapshot`.
@@ -89,7 +97,8 @@ class ModelRequest:
             KeyRefused, ModelUnknown, InvocationDenied, NotConfirmed: it may not run.
         """
         key = self.caller.authenticate(snapshot)
-        grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
+        circumstances = self.caller.circumstances
+        grounds = find_deployment(snapshot, key, self.model, circumstances, self.target)
         narrowed = self.named and key.allowed_deployments
         if narrowed and self.model not in key.allowed_deployments:
             raise InvocationDenied(
@@ -102,16 +111,21 @@ class ModelRequest:
 
 
 class RunningRequest:
-    """One running request. `cut` is called once, with the error that ends it."""
+    """One running request, on the deployment that answers it. `cut` is called once, with the error
+    that ends it."""
 
     __slots__ = ("cut", "deployment_id", "model_request")
 
     def __init__(
         self, model_request: ModelRequest, deployment_id: int, cut: Callable[[DomainError], None]
     ) -> None:
-        self.model_request = model_request
-        self.deployment_id = deployment_id
+        self.move(model_request, deployment_id)
         self.cut = cut
+
+    def move(self, model_request: ModelRequest, deployment_id: int) -> None:
+        """Watch the request on another deployment. Call it right after `ModelRequest.admit`."""
+        self.model_request = replace(model_request, target=deployment_id)
+        self.deployment_id = deployment_id
 
     @property
     def public_id(self) -> str:
@@ -130,9 +144,8 @@ class RunningRequest:
                 code="document_recalled",
                 hint="Send the request again; the document is no longer used.",
             )
-        entry = snapshot.deployments.get(self.model_request.model)
         try:
-            if entry is None or entry.id != self.deployment_id:
+            if snapshot.entry(self.deployment_id) is None:
                 self.model_request.caller.authenticate(snapshot)
                 if reason := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
@@ -214,7 +227,7 @@ class Running:
                 retry_after=2,
             )
         key, now = snapshot.keys.get(public_id), time.time()
-        deployment = snapshot.deployments.get(running.model_request.model)
+        deployment = snapshot.entry(running.deployment_id)
         ended = deployment is not None and (
             deployment.expires_at <= now or deployment.leased_until <= time.monotonic()
         )

@@ -47,7 +47,9 @@ class Call:
     the time until the first piece of a streamed answer, `gaps` are those between its tokens.
     `status` is the HTTP status of the answer, or of the error that ended it; 499 if the client hung
     up. `done` is the last event of an answer that was charged. `traceparent` names the parent span
-    of the worker's spans.
+    of the worker's spans. `route` says which of several targets answers, and which failed before;
+    `moved` why a conversation does not go on with the release that began it. `received` is the size
+    of the body in bytes.
     """
 
     endpoint: str
@@ -80,6 +82,9 @@ class Call:
     status: int = 200
     done: Done | None = None
     traceparent: str = ""
+    route: dict[str, Any] = field(default_factory=dict)
+    moved: str = ""
+    received: int = 0
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 
@@ -130,10 +135,21 @@ class Call:
             headers.append((b"x-assay-release", str(self.deployment.release).encode()))
             headers.append((b"x-assay-digest", self.deployment.digest.encode()))
             headers += self.deployment.notice
+            if self.route:
+                headers.append((b"x-assay-served-by", self._served_by().encode()))
+        if self.moved:
+            headers.append((b"x-assay-conversation", self.moved.encode()))
         if self.decision is not None:
             version = str(self.decision.policy_version).encode()
             headers.append((b"x-assay-policy-version", version))
         return headers
+
+    def _served_by(self) -> str:
+        """Return the target that answers and, after a fallback, the last failure."""
+        parts = [self.route["role"], f"deployment={self.route['deployment']}"]
+        if failed := self.route.get("after"):
+            parts += [f"after={printable(failed[-1]['code'], 40)}", f"attempts={len(failed) + 1}"]
+        return "; ".join(parts)
 
     def entry(
         self,
@@ -201,6 +217,7 @@ class Call:
             knowledge_base=self.knowledge_base,
             sources=list(self.sources),
             part_of=self.part_of,
+            route=self.route,
         )
 
     def _decision_record(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from governance.policy.context import (
 )
 from governance.policy.engine import PolicyDecision, may_know_of
 from registry.catalog.requests import RequestInvalid, printable
+from workers.deployments.models import TargetRole
 
 # Retry-After while a replica starts, in seconds.
 _REPLICA_WAIT_S = 5.0
@@ -127,9 +128,15 @@ class NotReady(Unavailable):
 
 
 def find_deployment(
-    snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
+    snapshot: Snapshot,
+    key: KeyEntry,
+    name: str,
+    circumstances: Circumstances,
+    target: int | None = None,
 ) -> Grounds:
-    """Return the deployment called `name`, and the decision that permits `key` to invoke it.
+    """Return the deployment called `name`, and the decision that permits `key` to invoke it. With
+    `target`, return this one of its targets: the policy must permit the primary, too, since targets
+    add no access to a name.
 
     Raises:
         ModelUnknown: it does not exist, or the key may not know of it.
@@ -137,9 +144,29 @@ def find_deployment(
             condition of the release excludes the key's department.
         NotConfirmed: the controller has not confirmed the release recently.
     """
-    entry = snapshot.deployments.get(name)
-    if entry is None:
+    primary = snapshot.deployments.get(name)
+    if target is None or (primary is not None and primary.id == target):
+        if primary is None:
+            raise model_unknown(name)
+        return usable(snapshot, key, primary, circumstances)
+    if primary is not None:
+        permitted(snapshot, key, primary, circumstances)
+    entry = snapshot.entry(target)
+    if entry is None or entry.role == TargetRole.SHADOW:
         raise model_unknown(name)
+    return usable(snapshot, key, entry, circumstances)
+
+
+def permitted(
+    snapshot: Snapshot, key: KeyEntry, entry: DeploymentEntry, circumstances: Circumstances
+) -> Grounds:
+    """Return the decision that permits `key` to invoke this deployment, whether it serves or not.
+
+    Raises:
+        ModelUnknown: the key may not know of it.
+        InvocationDenied: the policy denies it.
+    """
+    name = entry.name
     actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
     context = circumstances.context(entry)
     decision = snapshot.decide(key, entry, context)
@@ -149,6 +176,15 @@ def find_deployment(
         if not may_know_of(snapshot.policy, actor, action, resource, context):
             raise model_unknown(name, refused)
         raise refused
+    return grounds
+
+
+def usable(
+    snapshot: Snapshot, key: KeyEntry, entry: DeploymentEntry, circumstances: Circumstances
+) -> Grounds:
+    """Return the decision that permits `key` to invoke this deployment, which serves. Raises as
+    `find_deployment`."""
+    grounds = permitted(snapshot, key, entry, circumstances)
     if obstacle := entry.obstacle or _expired(entry):
         raise InvocationDenied(
             f"Deployment {entry.name} does not serve. {obstacle}",

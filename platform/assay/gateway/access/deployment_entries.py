@@ -33,12 +33,19 @@ from registry.releases.serving import ServingVerdict, serving_verdicts
 from registry.versions.classification import classification_expression
 from registry.versions.hosted import hosted_served
 from registry.versions.models import ModelVersion
-from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from workers.deployments.models import (
+    Deployment,
+    Replica,
+    ReplicaState,
+    TargetRole,
+    WorkerKey,
+)
 from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.states import LIVE
 from workers.nodes.selectors import realm_of_worker
 from workers.placement.models import Placement
+from workers.routing.schemas import RoutingConditions
 from workers.wire import worker_address
 
 logger = logging.getLogger(__name__)
@@ -58,6 +65,7 @@ _HELD = (ReplicaState.LOADING, ReplicaState.READY)
 _WITH_REALMS = Placement.objects.annotate(realm=realm_of_worker("worker"))
 _PLACEMENTS = Prefetch("placements", _WITH_REALMS)
 _serials = itertools.count()
+ANY_REQUEST = RoutingConditions()
 
 
 @dataclass(slots=True)
@@ -99,6 +107,8 @@ class DeploymentEntry:
     `stream_total_s` and `stream_idle_s` limit a streamed answer, in all and between two tokens.
     `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds. `judged_at`
     is when the one rule was applied, on the monotonic clock.
+    `role`, `weight`, `position` and `conditions` are those of a target; a primary's are empty.
+    `target_of` is its primary.
     `serial` differs for each entry, so that decisions about it can be cached.
     """
 
@@ -133,6 +143,11 @@ class DeploymentEntry:
     may_sleep: bool = False
     load_s: float = 0.0
     judged_at: float = 0.0
+    target_of: int | None = None
+    role: TargetRole = TargetRole.PRIMARY
+    weight: int = 0
+    position: int = 0
+    conditions: RoutingConditions = ANY_REQUEST
     serial: int = field(default_factory=_serials.__next__, init=False, repr=False)
     _recorded: list[Part] = field(default_factory=list, init=False, repr=False)
 
@@ -242,9 +257,9 @@ SELECT id, extract(epoch FROM heartbeat_at)::float8 FROM workers_replica WHERE s
 """
 
 
-def read_liveness(deployments: Mapping[str, DeploymentEntry], names: Mapping[int, str]) -> set[int]:
-    """Set the leases and heartbeats of all entries, in two queries. Return the IDs of deployments
-    that are live although no entry says so, or the reverse.
+def read_liveness(entries: Iterable[DeploymentEntry], known: Collection[int]) -> set[int]:
+    """Set the leases and heartbeats of all entries, in two queries. `known` are their IDs. Return
+    the IDs of deployments that are live although no entry says so, or the reverse.
 
     Raises:
         django.db.Error: PostgreSQL does not answer.
@@ -256,7 +271,7 @@ def read_liveness(deployments: Mapping[str, DeploymentEntry], names: Mapping[int
         leases = dict(cursor.fetchall())
         cursor.execute(_HEARTBEATS, [list(_HELD)])
         heartbeats = dict(cursor.fetchall())
-    for entry in deployments.values():
+    for entry in entries:
         entry.leased_until = now + leases.get(entry.id, 0.0)
         ready_until = 0.0
         for replica in entry.replicas:
@@ -264,7 +279,7 @@ def read_liveness(deployments: Mapping[str, DeploymentEntry], names: Mapping[int
             if replica.ready and replica.until > ready_until:
                 ready_until = replica.until
         entry.ready_until = ready_until
-    return leases.keys() ^ names.keys()
+    return leases.keys() ^ set(known)
 
 
 def _deployment_entry(
@@ -301,7 +316,7 @@ def _deployment_entry(
         created_at=row.created_at.timestamp(),
         ready_until=0.0,
         leased_until=leased_until,
-        obstacle=_obstacle(verdict) or conditions.obstacle,
+        obstacle=_obstacle(verdict) or conditions.obstacle or _shadow_obstacle(row),
         resource=Resource(
             type="deployment",
             id=str(row.pk),
@@ -325,6 +340,11 @@ def _deployment_entry(
         stream_idle_s=row.stream_idle_s or settings.GATEWAY_REQUEST_TIMEOUT_S,
         may_sleep=row.replicas_min == 0,
         judged_at=time.monotonic(),
+        target_of=row.target_of_id,
+        role=TargetRole(row.role),
+        weight=row.weight,
+        position=row.position,
+        conditions=RoutingConditions.model_validate(row.routing_conditions),
     )
     return _placed(entry, list(row.replicas.all()), list(row.placements.all()))
 
@@ -384,6 +404,14 @@ def provider_tariff(version: ModelVersion) -> Tariff | None:
 def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:
     end = release.expires_at if emergency is None else emergency.ends_at
     return 0.0 if end is None else end.timestamp()
+
+
+def _shadow_obstacle(row: Deployment) -> str:
+    """Return the obstacle of a deployment whose release is limited to shadows, or the reverse."""
+    is_limited = bool(row.release.conditions.get("shadow_only"))
+    if is_limited == (row.role == TargetRole.SHADOW):
+        return ""
+    return f"Release {row.release_id} was {'' if is_limited else 'not '}approved only as a shadow."
 
 
 def _obstacle(verdict: ServingVerdict) -> str:

@@ -132,7 +132,7 @@ def advance(snapshot: Snapshot, *, liveness: bool = False) -> Reading:
     if len(moved) > CHUNK:
         moved, checked = set(), moved
     if liveness:
-        named |= read_liveness(after.deployments, after.names)
+        named |= read_liveness(after.every_entry(), after.names)
         checked |= _to_check(after)
     # The longest named come first, so that none waits for others that change all the time. Checks
     # and present workers do not make the snapshot old.
@@ -232,24 +232,31 @@ def _differing(
 def _limited(snapshot: Snapshot, subjects: Collection[str]) -> set[int]:
     """Return the IDs of the deployments among these subjects of limits."""
     names = (subject.partition(":") for subject in subjects)
-    entries = (snapshot.deployments.get(name) for kind, _, name in names if kind == "deployment")
-    return {entry.id for entry in entries if entry is not None}
+    return {
+        entry.id
+        for kind, _, name in names
+        if kind == "deployment"
+        for entry in snapshot.named(name)
+    }
 
 
 def _priced(snapshot: Snapshot, prices: dict[str, Tariff]) -> Snapshot:
-    deployments = {
-        name: entry
-        if entry.tariff == (tariff := tariff_for(name, prices, entry.provider_tariff))
-        else replace(entry, tariff=tariff)
-        for name, entry in snapshot.deployments.items()
-    }
-    return replace(snapshot, prices=prices, deployments=deployments)
+    def priced(entry: DeploymentEntry) -> DeploymentEntry:
+        tariff = tariff_for(entry.name, prices, entry.provider_tariff)
+        return entry if entry.tariff == tariff else replace(entry, tariff=tariff)
+
+    return replace(
+        snapshot,
+        prices=prices,
+        deployments={name: priced(entry) for name, entry in snapshot.deployments.items()},
+        targets={name: tuple(map(priced, each)) for name, each in snapshot.targets.items()},
+    )
 
 
 def _to_check(snapshot: Snapshot) -> set[int]:
     """Return the IDs of the deployments that were judged longest ago, and of refused ones: a
     refusal for now, such as of a row that cannot be read, may end without a change."""
-    entries = snapshot.deployments.values()
+    entries = list(snapshot.every_entry())
     refused = [entry for entry in entries if entry.obstacle]
     oldest = nsmallest(CHECKED, entries, key=_judged_at) + nsmallest(
         CHECKED, refused, key=_judged_at
@@ -266,26 +273,63 @@ def _with_deployments(
 ) -> tuple[Snapshot, frozenset[str]]:
     """Return `snapshot` with the deployments `ids` read again, and with the present workers of
     those in `moved`; and the names of all that changed."""
-    in_memory = [name for pk in moved if (name := snapshot.names.get(pk)) is not None]
+    in_memory = snapshot.entries(moved)
     if not ids and not in_memory:
         return snapshot, frozenset()
-    deployments, names = dict(snapshot.deployments), dict(snapshot.names)
-    recalled = dict(snapshot.recalled)
-    changed = set(in_memory)
-    for entry in read_places([deployments[name] for name in in_memory]):
-        deployments[entry.name] = entry
+    recalled, gone = dict(snapshot.recalled), set[int]()
+    entries = {entry.id: entry for entry in read_places(in_memory)}
     if ids:
+        # A switch changes a primary and its targets at once, so that they are read together.
+        ids = {*ids, *_of_same_names(snapshot, ids)}
         read = read_deployments(ids, since, snapshot.limits_by, snapshot.prices)
         for pk in ids:
             recalled.pop(pk, None)
-            # Another deployment may have its name by now.
-            name = names.pop(pk, None)
-            if name is not None and name in deployments and deployments[name].id == pk:
-                del deployments[name]
-                changed.add(name)
-        for pk, entry in read.live.items():
-            deployments[entry.name], names[pk] = entry, entry.name
-            changed.add(entry.name)
+        gone = set(ids) - read.live.keys()
+        entries = {pk: entry for pk, entry in entries.items() if pk not in gone} | read.live
         recalled |= read.recalled
-    after = replace(snapshot, deployments=deployments, names=names, recalled=recalled)
+    after, changed = _with_entries(snapshot, entries, gone)
+    return replace(after, recalled=recalled), changed
+
+
+def _of_same_names(snapshot: Snapshot, ids: Collection[int]) -> set[int]:
+    """Return the IDs of primaries that have targets, and of these targets, among whose names are
+    those of `ids`."""
+    names = {snapshot.names.get(pk, "") for pk in ids} & snapshot.targets.keys()
+    return {entry.id for name in names for entry in snapshot.named(name)}
+
+
+def _with_entries(
+    snapshot: Snapshot, entries: Mapping[int, DeploymentEntry], gone: Collection[int]
+) -> tuple[Snapshot, frozenset[str]]:
+    """Return `snapshot` with these entries in place of earlier ones and without the deployments
+    `gone`; and the names of all that changed."""
+    deployments, names = dict(snapshot.deployments), dict(snapshot.names)
+    targets = dict(snapshot.targets)
+    changed = set[str]()
+    for pk in (*gone, *entries):
+        # Another deployment may have its name by now.
+        name = names.pop(pk, None)
+        if name is None:
+            continue
+        changed.add(name)
+        if name in deployments and deployments[name].id == pk:
+            del deployments[name]
+        if name in targets:
+            targets[name] = tuple(each for each in targets[name] if each.id != pk)
+    for pk, entry in entries.items():
+        names[pk] = entry.name
+        changed.add(entry.name)
+        if entry.target_of is None:
+            deployments[entry.name] = entry
+        else:
+            same = (*targets.get(entry.name, ()), entry)
+            targets[entry.name] = tuple(sorted(same, key=_place))
+    for name in changed:
+        if not targets.get(name):
+            targets.pop(name, None)
+    after = replace(snapshot, deployments=deployments, names=names, targets=targets)
     return after, frozenset(changed)
+
+
+def _place(entry: DeploymentEntry) -> tuple[int, int]:
+    return entry.position, entry.id

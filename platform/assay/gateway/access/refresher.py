@@ -196,8 +196,8 @@ class Refresher:
         until = time.monotonic() + _HANDOVER_S
         while time.monotonic() < until:
             snapshot = self.snapshot
-            entry = None if snapshot is None else snapshot.deployments.get(deployment.name)
-            if entry is None or entry.id != deployment.id:
+            entry = None if snapshot is None else snapshot.entry(deployment.id)
+            if entry is None:
                 return None
             if at_once or set(entry.workers) - set(deployment.workers):
                 return entry

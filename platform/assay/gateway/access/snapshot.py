@@ -10,7 +10,7 @@ not used.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,8 @@ class Snapshot:
     """State of the database at `position`. `read_at`, on the monotonic clock, is a time at which it
     was up to date.
 
-    `deployments` are the live ones by name, and `names` their names by ID. `unread` are the IDs of
+    `deployments` are the live primaries by name, `targets` those of each name in their order, and
+    `names` the names of all of them by ID. `unread` are the IDs of
     deployments that may have changed and were not read again yet, the longest named first, with the
     time up to which they are known; `read_at` is the earliest of these times. `positioned_at` is
     the time of `position`.
@@ -54,6 +55,7 @@ class Snapshot:
     recalled_documents: Mapping[int, str] = field(default_factory=dict)
     prices: dict[str, Tariff] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    targets: Mapping[str, tuple[DeploymentEntry, ...]] = field(default_factory=dict)
     unread: Mapping[int, float] = field(default_factory=dict)
     positioned_at: float = float("-inf")
     position: Position | None = None
@@ -65,10 +67,28 @@ class Snapshot:
     def limits(self) -> tuple[Limit, ...]:
         return tuple(limit for limits in self.limits_by.values() for limit in limits)
 
+    def named(self, name: str) -> tuple[DeploymentEntry, ...]:
+        """Return the primary of this name and its targets."""
+        primary = self.deployments.get(name)
+        targets = self.targets.get(name, ())
+        return targets if primary is None else (primary, *targets)
+
+    def entry(self, deployment_id: int) -> DeploymentEntry | None:
+        """Return a live deployment, primary or target; None if it is not live."""
+        for entry in self.named(self.names.get(deployment_id, "")):
+            if entry.id == deployment_id:
+                return entry
+        return None
+
     def entries(self, ids: Iterable[int]) -> list[DeploymentEntry]:
         """Return the live ones of these deployments."""
-        names = (self.names[pk] for pk in ids if pk in self.names)
-        return [self.deployments[name] for name in names if name in self.deployments]
+        return [entry for pk in ids if (entry := self.entry(pk)) is not None]
+
+    def every_entry(self) -> Iterator[DeploymentEntry]:
+        """Yield all primaries and all targets."""
+        yield from self.deployments.values()
+        for targets in self.targets.values():
+            yield from targets
 
     def decide(
         self, key: KeyEntry, entry: DeploymentEntry, context: Mapping[str, Any]

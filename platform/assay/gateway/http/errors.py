@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from governance.errors import DomainError
+from governance.errors import DomainError, Unavailable
 from workers.wire import Done
 
 _TYPES = {
@@ -81,8 +81,16 @@ class EngineFailed(DomainError):
     status = 500
     title = "Engine failed"
 
-    def __init__(self, message: str, *, code: str, status: int, used: Done | None = None) -> None:
-        super().__init__(message, code=code)
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        status: int,
+        used: Done | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
         self.used = used
         self.status = status if 400 <= status <= 599 else 500
 
@@ -109,6 +117,12 @@ class DeadlinePassed(DomainError):
     code = "timeout"
     status = 504
     title = "Timed out"
+
+
+class DeadlineUnreachable(Unavailable):
+    """Too many requests wait for this one to be answered in time (503); nothing is charged."""
+
+    code = "deadline_unreachable"
 
 
 class StreamPaused(DeadlinePassed):

@@ -136,7 +136,7 @@ class Retrieval:
         """
         caller, name = model_request.caller, grounding.knowledge_base
         passages, snapshot = await self.search(call, caller, name, grounding.query, grounding.most)
-        deployment = snapshot.deployments.get(model_request.model)
+        deployment = model_request.entry(snapshot)
         own = NO_PROMPT if deployment is None else deployment.own_prompt
         plan = add_prompt_tokens(grounding.plan_with(passages, own.has_system), own)
         circumstances = caller.circumstances

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from assay.gateway.access.deployment_entries import DeploymentEntry
@@ -62,13 +62,13 @@ class Worker(NamedTuple):
 
 
 def show_loads(
-    reports: Iterable[tuple[Worker, bytes | None]], deployments: Mapping[str, DeploymentEntry]
+    reports: Iterable[tuple[Worker, bytes | None]], deployments: Iterable[DeploymentEntry]
 ) -> None:
     """Update the gauges of engines and GPUs from the reports of workers.
 
     A worker's report counts only for live deployments that its node may hold.
     """
-    by_id = {entry.id: entry for entry in deployments.values()}
+    by_id = {entry.id: entry for entry in deployments}
     loads: defaultdict[str, list[DeploymentLoad]] = defaultdict(list)
     for gauge in _GPU_READINGS.values():
         gauge.clear()

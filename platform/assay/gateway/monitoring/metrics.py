@@ -83,9 +83,30 @@ UNRECORDED = Counter(
     "assay_gateway_unrecorded_refusals",
     "Refusals that exceeded the rate at which they are recorded.",
 )
+CONTENT_DROPPED = Counter(
+    "assay_gateway_request_content_dropped",
+    "Requests whose content was not logged because this process had no room for it.",
+)
 STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by kind.", ("kind",))
 SHADOWED = Counter(
     "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)
+)
+FALLBACKS = Counter(
+    "assay_gateway_fallbacks",
+    "Attempts that failed before the first byte, after which another target of the deployment "
+    "took the request, by HTTP status of the failure.",
+    ("deployment", "code"),
+)
+TARGETS_PAUSED = Counter(
+    "assay_gateway_targets_paused",
+    "Times that a target got no requests for a while because it failed several in a row, or "
+    "requested a pause.",
+    ("deployment",),
+)
+SHADOW_COPIES = Counter(
+    "assay_gateway_shadow_copies",
+    "Copies of requests for shadow targets, by result; skipped: too many were running.",
+    ("deployment", "result"),
 )
 BUDGET_USED = Reading(
     "assay_budget_used_ratio",

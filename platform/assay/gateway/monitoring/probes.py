@@ -156,7 +156,7 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         snapshot = await runtime.parts.refresher.current()
         _measure_releases(snapshot)
         await runtime.parts.quotas.measure(snapshot.limits)
-        await measure_broker(runtime.client, snapshot.deployments)
+        await measure_broker(runtime.client, list(snapshot.every_entry()))
     await STORE.state()
     last = runtime.parts.refresher.snapshot
     live = None if last is None else last.deployments.keys()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import redis.asyncio
@@ -220,11 +221,11 @@ def _read() -> tuple[dict[str, Measurement], list[Node]]:
 
 
 async def measure_broker(
-    client: redis.asyncio.Redis, deployments: Mapping[str, DeploymentEntry]
+    client: redis.asyncio.Redis, deployments: Collection[DeploymentEntry]
 ) -> None:
     """Update the gauges of queues, workers and engines in two round trips.
 
-    `deployments` are the live deployments by name.
+    `deployments` are the live ones, primaries and targets.
 
     Raises:
         redis.RedisError, OSError: the broker does not answer; the gauges keep their values.
@@ -236,14 +237,17 @@ async def measure_broker(
             most = _MOST_WORKERS if realm else _MOST_OWN_WORKERS
             pipe.zrange(presence_key(realm), -most, -1, withscores=True)
         pipe.llen(JOB_QUEUE)
-        for entry in deployments.values():
+        for entry in deployments:
             pipe.llen(deployment_queue(entry.id))
         answers = await pipe.execute()
     present, (jobs, *depths) = answers[: len(realms)], answers[len(realms) :]
     QUEUE_DEPTH.clear()
     QUEUE_DEPTH.labels(JOB_QUEUE).set(jobs)
-    for name, depth in zip(deployments, depths, strict=True):
-        QUEUE_DEPTH.labels(name).set(depth)
+    by_name = Counter[str]()
+    for entry, depth in zip(deployments, depths, strict=True):
+        by_name[entry.name] += depth
+    for name, waiting in by_name.items():
+        QUEUE_DEPTH.labels(name).set(waiting)
     WORKER_SEEN.clear()
     found: list[Worker] = []
     for realm, workers in zip(realms, present, strict=True):

@@ -78,7 +78,13 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
     if isinstance(event, (Delta, Done)):
         return event
     if isinstance(event, Failed):
-        raise EngineFailed(event.message, code=event.code, status=event.status, used=used(event))
+        raise EngineFailed(
+            event.message,
+            code=event.code,
+            status=event.status,
+            used=used(event),
+            retry_after=event.retry_after_s or None,
+        )
     if isinstance(event, Cut):
         raise event.error
     if isinstance(event, Tampered):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
@@ -15,15 +16,18 @@ from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
 from assay.gateway.access.call import CLIENT_GONE, Call
+from assay.gateway.access.decisions import is_ready
 from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
     DeadlinePassed,
+    DeadlineUnreachable,
     EngineFailed,
     NoUsableKey,
     ReplyForged,
     error_event,
 )
+from assay.gateway.monitoring.metrics import FALLBACKS
 from assay.gateway.monitoring.tallies import count_use
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
@@ -31,9 +35,11 @@ from assay.gateway.run import events
 from assay.gateway.run.affinity import PATIENCE_S, Place
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
+from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
+from assay.gateway.run.routing import TargetChoice, may_fall_back
 from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
+from governance.quotas.prices import Tariff
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from registry.catalog import is_own
@@ -58,6 +64,10 @@ KEEPALIVE_S = 10.0
 _LAST_WORD_S, _WRITE_S, _CUT_S = 2.0, 5.0, 1.0
 # Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
+# Time until the deadline, in seconds, without which no other target is tried.
+_LEAST_S = 0.5
+# End of the ID of an attempt's record in the ledger.
+_FAILED = ".failed"
 
 
 class Execution:
@@ -71,7 +81,9 @@ class Execution:
         model_request: ModelRequest,
         admitted: Admitted,
         media: RequestMedia,
+        choice: TargetChoice | None = None,
     ) -> None:
+        """`choice` has further targets, which take the request if the first fails to begin it."""
         self._parts = parts
         self._call = call
         self._plan = plan
@@ -91,11 +103,19 @@ class Execution:
         self._deadline = 0.0
         self._place: Place | None = None
         self._reader: ReplyReader | None = None
+        # Limits and prices by which the request has a reservation.
+        self._reserved: tuple[tuple[Limit, ...], Tariff] | None = None
+        self._choice = choice
+        self._running: RunningRequest
+        # Each attempt has a name of its own on the wire: a worker answers a name once.
+        self._wire_id = call.request_id
+        self._captured = parts.request_log.begin(call, plan)
 
     def admit(self, admitted: Admitted) -> None:
         """Set the key and deployment that the request runs with."""
         self._call.admit(admitted)
         self._key, self._deployment = admitted.key, admitted.deployment
+        self._admitted = admitted
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -104,19 +124,22 @@ class Execution:
             DomainError: it was refused, or failed before a byte of the answer was sent.
             ClientGone: the client hung up; its use is being settled.
         """
-        inbox = self._parts.replies.open(self._call.request_id)
-        running = RunningRequest(
+        inbox = self._parts.replies.open(self._wire_id)
+        self._running = RunningRequest(
             self._model_request, self._deployment.id, lambda error: self._cut(inbox, error)
         )
         # Before any await, so that no change of a key is missed.
-        self._parts.running.enter(running)
+        self._parts.running.enter(self._running)
+        self._parts.paces.begin(self._deployment.id)
         try:
             await self._run(inbox, receive, send)
         finally:
-            self._parts.running.leave(running)
+            self._parts.running.leave(self._running)
             self._parts.affinity.leave(self._place)
+            answered = self._call.done is not None and self._call.outcome == "ok"
+            self._parts.paces.end(self._deployment.id, answered=answered)
             if not self._abandoned:
-                self._parts.replies.close(self._call.request_id)
+                self._parts.replies.close(self._wire_id)
 
     async def check_room(self) -> None:
         """Raise if a limit or the queue has no room for the request now; charge nothing.
@@ -145,12 +168,7 @@ class Execution:
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         limits = TimeLimits.of(self._deployment, streams=self._plan.stream)
         timeout_s = limits.total_s
-        if self._media.expected and self._media.has_files(self._plan):
-            await self._reserve_with_media(timeout_s)
-        else:
-            self._inputs = self._plan.inputs.to_wire()
-            self._deadline = time.time() + timeout_s
-            await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
+        await self._send_first(inbox, timeout_s)
         self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", 500, "The gateway failed or was stopped.")
@@ -169,6 +187,44 @@ class Execution:
                 # Cancel the work and charge its use.
                 self._call.outcome, self._call.status, reason = end
                 self._abandon(inbox, end[0], reason)
+            # The ledger has no record of a request that its worker refused.
+            if self._captured is not None and self._call.outcome != "refused":
+                self._captured.inputs = self._inputs
+                self._parts.request_log.put(self._captured)
+
+    async def _send_first(self, inbox: Inbox, timeout_s: float) -> None:
+        """Reserve the request and send it to the first target that takes it.
+
+        Raises:
+            DomainError: none does, or a limit has no room; nothing is charged.
+        """
+        while True:
+            try:
+                self._check_pace(timeout_s)
+                if self._media.expected and self._media.has_files(self._plan):
+                    await self._reserve_with_media(timeout_s)
+                else:
+                    self._inputs = self._plan.inputs.to_wire()
+                    self._deadline = time.time() + timeout_s
+                    await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
+                    if self._choice is not None:
+                        request = self._request(self._deployment)
+                        request = replace(request, request_id=self._call.request_id)
+                        self._parts.shadows.copy(request, self._choice, self._admitted)
+                return
+            except DomainError as error:
+                if not await self._move_on(error, inbox):
+                    raise
+
+    def _check_pace(self, timeout_s: float) -> None:
+        """Raise DeadlineUnreachable if so many requests wait that this one would be too late."""
+        expected_s = self._parts.paces.expected_s(self._deployment.id)
+        if expected_s > timeout_s:
+            raise DeadlineUnreachable(
+                f"Deployment {self._deployment.name} would need {expected_s:.0f} s to answer, with "
+                f"the requests that wait; the limit is {timeout_s:g} s. Nothing was charged.",
+                retry_after=math.ceil(expected_s - timeout_s),
+            )
 
     async def _reserve(
         self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
@@ -191,6 +247,7 @@ class Execution:
         except asyncio.CancelledError:
             self._parts.ledger.spawn(self._cancel())
             raise
+        self._reserved = self._limits(), self._deployment.tariff
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if self._place is not None and self._place.worker and queued.message:
@@ -249,7 +306,7 @@ class Execution:
         return Amount(self._units, micro, device_ms, deployment.unit)
 
     def _cancel(self) -> Coroutine[Any, Any, None]:
-        return self._parts.cancellations.publish(self._call.request_id)
+        return self._parts.cancellations.publish(self._wire_id)
 
     async def _withdraw(self, canceling: Awaitable[None]) -> None:
         await canceling
@@ -289,26 +346,11 @@ class Execution:
         the message for the queue: that of all replicas, or of the one that knows the prompt's
         beginning.
         """
-        request = InferenceRequest(
-            request_id=self._call.request_id,
-            deployment_id=self._deployment.id,
-            deployment=self._deployment.name,
-            digest=self._deployment.digest,
-            reply_stream=self._parts.replies.stream,
-            inputs=self._inputs,
-            options=self._plan.options.to_wire(),
-            stream=self._plan.stream,
-            enqueued_at=time.time(),
-            deadline=self._deadline,
-            expires_at=self._deployment.expires_at,
-            idle_s=self._deployment.stream_idle_s if self._plan.stream else 0.0,
-            scope="" if self._call.key is None else self._call.key.department or "",
-            traceparent=self._call.traceparent,
-        )
+        request = self._request(deployment)
         sealed, reader = self._parts.seals.seal(request, deployment.workers)
         if deployment.workers and not reader.holders:
             raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
-        self._parts.replies.expect(self._call.request_id, reader, deployment.realms)
+        self._parts.replies.expect(self._wire_id, reader, deployment.realms)
         self._reader = reader
         queued = replace(self._queue(deployment), message=inference_message(request, sealed))
         if again:
@@ -320,22 +362,155 @@ class Execution:
             return queued
         return replace(queued, queue=replica_queue(queued.queue, self._place.worker))
 
+    def _request(self, deployment: DeploymentEntry) -> InferenceRequest:
+        return InferenceRequest(
+            request_id=self._wire_id,
+            deployment_id=deployment.id,
+            deployment=deployment.name,
+            digest=deployment.digest,
+            reply_stream=self._parts.replies.stream,
+            inputs=self._inputs,
+            options=self._plan.options.to_wire(),
+            stream=self._plan.stream,
+            enqueued_at=time.time(),
+            deadline=self._deadline,
+            expires_at=deployment.expires_at,
+            idle_s=deployment.stream_idle_s if self._plan.stream else 0.0,
+            scope="" if self._call.key is None else self._call.key.department or "",
+            traceparent=self._call.traceparent,
+        )
+
     def _queue(self, deployment: DeploymentEntry) -> Queued:
         return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
 
     async def _answer(self, inbox: Inbox, send: Send) -> None:
+        while True:
+            try:
+                await (self._stream if self._plan.stream else self._whole)(inbox, send)
+            except DomainError as error:
+                if await self._fall_back(error, inbox):
+                    continue
+                await self._end_with(error, inbox, send)
+            return
+
+    async def _end_with(self, error: DomainError, inbox: Inbox, send: Send) -> None:
+        """Settle a failed request, and send its error if the answer has begun. Otherwise raise
+        it."""
+        if not self._call.recorded:
+            await self._settle_failure(error, inbox)
+        if not self._call.responding:
+            raise error
+        event = error_event(error, self._call.endpoint)
+        await send({"type": "http.response.body", "body": event})
+
+    async def _fall_back(self, error: DomainError, inbox: Inbox) -> bool:
+        """Send a request that failed to another target; return false if none takes it.
+
+        Nothing of the answer was sent yet. The failed attempt has a record of its own, which
+        charges what the worker reports.
+        """
+        if self._choice is not None and not self._call.recorded and error is not self._cut_by:
+            self._parts.router.failed(self._deployment, error)
+        if self._call.recorded or self._call.responding:
+            return False
+        failed, before = self._attempt_entry(error), self._admitted
+        while await self._move_on(error, inbox):
+            try:
+                await self._send_again()
+            except DomainError as refusal:
+                error = refusal
+                continue
+            if failed is not None:
+                self._parts.ledger.spawn(self._parts.ledger.settle(Settlement(failed)))
+            return True
+        # Nothing was sent to the others.
+        self.admit(before)
+        return False
+
+    def _attempt_entry(self, error: DomainError) -> UsageEntry | None:
+        """Return the ledger's entry of an attempt that failed; None if it was never sent."""
+        if not isinstance(error, EngineFailed):
+            return None
+        used = error.used or Done("failed", 0, self._completion_tokens)
+        if self._completion_tokens and error.used is None:
+            # As for a request that fails without another target.
+            used = replace(used, prompt_tokens=self._plan.prompt_tokens, units=self._units)
+        entry = self._call.entry(
+            "failed",
+            reason=error.message,
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            device_ms=used.device_ms,
+            units=used.units,
+        )
+        return replace(entry, request_id=self._wire_id + _FAILED, part_of=self._call.request_id)
+
+    async def _move_on(self, error: DomainError, inbox: Inbox) -> bool:
+        """Take another target for the request, which nothing has answered; false if there is none,
+        or the failure, the deadline or the budget of retries permits none."""
+        choice, call = self._choice, self._call
+        if choice is None or self._cut_by is not None or not may_fall_back(error):
+            return False
+        if self._deadline and self._deadline - time.time() < _LEAST_S:
+            return False
+        if not self._parts.router.retries.spend(self._deployment.name):
+            return False
+        before = self._deployment
+        choice.tried.append(
+            {"deployment": before.id, "release": before.release, "code": error.code}
+        )
         try:
-            if self._plan.stream:
-                await self._stream(inbox, send)
-            else:
-                await self._whole(inbox, send)
-        except DomainError as error:
-            if not self._call.recorded:
-                await self._settle_failure(error, inbox)
-            if not self._call.responding:
-                raise
-            event = error_event(error, self._call.endpoint)
-            await send({"type": "http.response.body", "body": event})
+            snapshot = await self._parts.refresher.knowing(
+                self._model_request.caller.token.public_id
+            )
+            # No await from here to the watch of the request.
+            aim = None if self._cut_by is not None else choice.take(snapshot)
+        except DomainError:
+            aim = None
+        if aim is None or not is_ready(aim.admitted.deployment):
+            self._parts.router.retries.earn(before.name, 1.0)
+            return False
+        self._parts.ledger.spawn(self._cancel())
+        self._parts.replies.close(self._wire_id)
+        _forget(inbox)
+        self._wire_id = f"{call.request_id}.{len(choice.tried)}"
+        self._parts.replies.open(self._wire_id, inbox)
+        self._plan, self._model_request = aim.plan, aim.model_request
+        self.admit(aim.admitted)
+        call.route = choice.route(self._deployment)
+        self._running.move(aim.model_request, self._deployment.id)
+        self._parts.affinity.leave(self._place)
+        self._place, self._completion_tokens, self._handed_over = None, 0, 0
+        self._units = self._plan.units or self._plan.tokens
+        self._parts.paces.end(before.id, answered=False)
+        self._parts.paces.begin(self._deployment.id)
+        FALLBACKS.labels(before.name, str(error.status)).inc()
+        return True
+
+    async def _send_again(self) -> None:
+        """Send the request to the target that was just taken. Its reservation stays if it has the
+        same limits and prices; otherwise it is released, and there is a new one.
+
+        Raises:
+            DomainError: the target does not take it, or a limit has no room.
+        """
+        if self._media.expected and self._media.has_files(self._plan):
+            self._inputs, self._units = await self._media.store(
+                self._plan, self._deployment.unit, self._deployment.id
+            )
+        queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
+        if (self._limits(), self._deployment.tariff) != self._reserved:
+            self._reserved = None
+            await self._parts.quotas.withdraw(self._call.request_id)
+            await self._reserve(self._most(), lifetime_s, queued)
+            return
+        await self._parts.quotas.reserve(
+            entry=self._admission(),
+            limits=(),
+            amount=self._most(),
+            lifetime_s=lifetime_s,
+            queued=queued,
+        )
 
     async def _whole(self, inbox: Inbox, send: Send) -> None:
         choices: dict[int, Choice] = {}
@@ -400,6 +575,8 @@ class Execution:
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
             self._timer.token()
+            if self._captured is not None:
+                self._captured.add(part)
             if self._plan.stream:
                 self._call.arrived(part.index, part.tokens)
         return part
@@ -475,6 +652,8 @@ class Execution:
             units=done.units,
         )
         self._call.done = done
+        if self._choice is not None and outcome == "ok":
+            self._parts.router.breakers.answered(self._deployment.id)
         count_use(entry)
         self._parts.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._parts.ledger.settle(Settlement(entry))
@@ -501,8 +680,18 @@ class Execution:
                         self._completion_tokens += event.tokens
                     else:
                         last = events.last_word(event, self._completion_tokens)
-        self._parts.replies.close(self._call.request_id)
+        self._parts.replies.close(self._wire_id)
         if last is None:
             sent, completed = self._plan.prompt_tokens, self._completion_tokens
             last = Done("canceled", sent, completed, units=self._units)
         await self._charge(outcome, last, reason)
+
+
+def _forget(inbox: Inbox) -> None:
+    """Drop what a failed attempt has sent; signals of the gateway itself stay."""
+    kept = []
+    while not inbox.empty():
+        if isinstance(event := inbox.get_nowait(), (Cut, Signal)):
+            kept.append(event)
+    for event in kept:
+        inbox.put_nowait(event)

@@ -10,8 +10,12 @@ from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import DeviceTimes, Quotas
 from assay.gateway.run.affinity import Affinity
 from assay.gateway.run.cancellations import Cancellations
+from assay.gateway.run.pace import Paces
 from assay.gateway.run.plug_ins import PlugInDesk
 from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.request_log import RequestLog
+from assay.gateway.run.routing import Router
+from assay.gateway.run.shadows import Shadows
 from workers.sealing import GatewaySeals
 
 
@@ -27,3 +31,7 @@ class Parts:
     seals: GatewaySeals
     cancellations: Cancellations
     plug_ins: PlugInDesk
+    router: Router
+    paces: Paces
+    shadows: Shadows
+    request_log: RequestLog

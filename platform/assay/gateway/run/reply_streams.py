@@ -112,9 +112,10 @@ class Replies:
         except (redis.RedisError, OSError):
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
-    def open(self, request_id: str) -> Inbox:
-        """Return the queue for replies to `request_id`, until `close`."""
-        inbox: Inbox = asyncio.Queue()
+    def open(self, request_id: str, inbox: Inbox | None = None) -> Inbox:
+        """Return the queue for replies to `request_id`, until `close`; another attempt of a request
+        uses the `inbox` of the first."""
+        inbox = asyncio.Queue() if inbox is None else inbox
         self._expected[request_id] = _Expected(inbox)
         return inbox
 

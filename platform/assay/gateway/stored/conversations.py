@@ -41,12 +41,14 @@ _FINISH_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The responses that a request continues: their IDs and items, oldest first, and the highest
-    classification declared for them; all empty if it continues none."""
+    """The responses that a request continues: their IDs and items, oldest first, the highest
+    classification declared for them, and the release that answered last; all empty if it continues
+    none."""
 
     ancestors: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
     classification: str = ""
+    release: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class ResponseDesk(DatabaseDesk):
                 ancestors=tuple(each.pk for each in chain),
                 items=tuple(items),
                 classification=max(declared, key=CLASSIFICATIONS.index, default=""),
+                release=chain[-1].release if chain else None,
             )
 
         return await self.run(call, key, read)
@@ -170,6 +173,7 @@ class ResponseDesk(DatabaseDesk):
                 sender=key.recorded_as,
                 id=renderer.id,
                 deployment=plan.model,
+                release=None if call.deployment is None else call.deployment.release,
                 ancestors=opened.earlier.ancestors,
                 items=[dict(item) for item in opened.conversation.items],
                 response=renderer.begun(),
@@ -186,12 +190,14 @@ class ResponseDesk(DatabaseDesk):
         renderer.forgo()
         return None
 
-    async def finish(self, renderer: StoredRenderer) -> None:
-        """Store the end of a response. If that fails, the response is `failed`."""
+    async def finish(self, renderer: StoredRenderer, release: int | None) -> None:
+        """Store the end of a response, which `release` answered. If that fails, it is `failed`."""
         try:
             async with asyncio.timeout(_FINISH_S):
                 await self.in_thread(
-                    lambda: response_finish(id=renderer.id, response=renderer.ended)
+                    lambda: response_finish(
+                        id=renderer.id, response=renderer.ended, release=release
+                    )
                 )
         except (DomainError, TimeoutError) as error:
             logger.warning("Response %s could not be stored: %s", renderer.id, error)
@@ -210,8 +216,10 @@ def _continues(item: dict[str, Any]) -> bool:
 class StoringSend:
     """Sends an answer, and stores the response before its last byte is sent."""
 
-    def __init__(self, desk: ResponseDesk, renderer: StoredRenderer, send: Send) -> None:
-        self._desk, self._renderer, self._send = desk, renderer, send
+    def __init__(
+        self, desk: ResponseDesk, renderer: StoredRenderer, call: Call, send: Send
+    ) -> None:
+        self._desk, self._renderer, self._call, self._send = desk, renderer, call, send
         self._finished = False
 
     async def __call__(self, message: Message) -> None:
@@ -223,7 +231,9 @@ class StoringSend:
         """Store the end of the response, complete or not; only once."""
         if not self._finished:
             self._finished = True
-            await self._desk.finish(self._renderer)
+            deployment = self._call.deployment
+            release = None if deployment is None else deployment.release
+            await self._desk.finish(self._renderer, release)
 
 
 def _keeps_none(key: KeyEntry) -> WrongState:

@@ -72,6 +72,7 @@ def submitted_conditions(post: QueryDict) -> dict[str, Any]:
         "requests_per_minute": _whole(rate, f"{PREFIX}rate") if rate else None,
         "requests_per_minute_of": rates,
         "obligations": [line.strip() for line in lines if line.strip()],
+        "shadow_only": f"{PREFIX}shadow_only" in post or None,
     }
     return {name: value for name, value in values.items() if value or value == 0}
 

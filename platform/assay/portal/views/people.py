@@ -332,6 +332,9 @@ class DepartmentPage(ActionScreen):
             "keys": keys.filter(expires_at__gt=timezone.now())[:KEYS_SHOWN],
             "mappings": group_mappings_visible_to(self.actor).filter(department=department),
             "may_see_keys": may(self.actor, Action.KEY_VIEW, kind="key", department=slug),
+            "may_log": may(
+                self.actor, Action.REQUEST_LOG_CHANGE, kind="request_log", department=slug
+            ),
             "may_see_usage": may(self.actor, Action.USAGE_VIEW, kind="usage", department=slug),
             "may_see_budgets": may(self.actor, Action.QUOTA_VIEW, kind="quota", department=slug),
         }

@@ -29,6 +29,7 @@ from registry.versions.features import version_features
 from registry.versions.prompts import prompt_served
 from workers.deployments.playground import playground_open, playground_trials
 
+TEXT_MAX = 100_000
 _FILES = {
     Modality.IMAGE: "image/*",
     Modality.AUDIO: "audio/*",
@@ -110,6 +111,11 @@ class Playground(Screen):
                 )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})
         chosen = self.request.GET.get("deployment", "")[:80]
+        # From a logged request, whose reader opens it here.
+        if typed := self.request.POST.get("text", "")[:TEXT_MAX]:
+            for choice in choices:
+                if choice["trial"].deployment.name == chosen:
+                    choice["asks"]["text"] = typed
         names = {each["trial"].deployment.name for each in choices}
         return {
             "choices": choices,
@@ -125,6 +131,9 @@ class Playground(Screen):
             "undeclared": UNDECLARED_CLASSIFICATION,
             "may_see_usage": may_somewhere(self.actor, Action.USAGE_VIEW, kind="usage"),
         }
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self.page(**kwargs)
 
 
 class PlaygroundCost(Screen):

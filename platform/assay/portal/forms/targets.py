@@ -1,0 +1,113 @@
+"""The form for one target of a deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from assay.forms import TablerForm
+from registry.releases.models import Release
+from workers.deployments.models import Deployment, TargetRole
+from workers.routing.schemas import DAYS, REASON_MAX
+
+_LINE = 2_000
+_MODALITIES = ("text", "image", "audio", "video")
+
+
+class TargetForm(TablerForm):
+    """A target: its release, role, share and conditions. The service judges it."""
+
+    release = forms.TypedChoiceField(
+        coerce=int, label="Release",
+        help_text="Approved releases for this name, and those that are targets now.",
+    )  # fmt: skip
+    role = forms.ChoiceField(
+        choices=[each for each in TargetRole.choices if each[0]], label="Role",
+        help_text="A canary is watched, and loses its share once it is worse than the primary. "
+        "A fallback answers what others failed to begin. A shadow gets copies.",
+    )  # fmt: skip
+    weight = forms.IntegerField(
+        min_value=0, max_value=100, initial=0, label="Share in percent",
+        help_text="Of the requests that meet the conditions; 0 for a fallback.",
+    )  # fmt: skip
+    departments = forms.CharField(
+        required=False, max_length=_LINE, label="Only from departments",
+        help_text="Their short names, separated by commas. Empty: all.",
+    )  # fmt: skip
+    endpoints = forms.CharField(
+        required=False, max_length=_LINE, label="Only to endpoints",
+        help_text="Paths such as /v1/chat/completions, separated by commas. Empty: all.",
+    )  # fmt: skip
+    prompt_tokens_min = forms.IntegerField(
+        required=False, min_value=1, label="Prompt tokens, at least"
+    )
+    prompt_tokens_max = forms.IntegerField(
+        required=False, min_value=1, label="Prompt tokens, at most"
+    )
+    modalities = forms.MultipleChoiceField(
+        required=False, choices=[(name, name.title()) for name in _MODALITIES], label="Only with",
+        help_text="Kinds of input. None chosen: any.",
+    )  # fmt: skip
+    days = forms.MultipleChoiceField(
+        required=False, choices=[(day, day.title()) for day in DAYS], label="Only on",
+        help_text="Days in UTC. None chosen: every day.",
+    )  # fmt: skip
+    time_from = forms.CharField(
+        required=False, max_length=5, label="From (UTC)", help_text="A time such as 08:00."
+    )
+    time_until = forms.CharField(required=False, max_length=5, label="Until (UTC)")
+    reason = forms.CharField(max_length=REASON_MAX, label="Reason (kept in the audit log)")
+
+    def __init__(
+        self, *args: Any, offered: list[Release], targets: list[Deployment], **kwargs: Any
+    ):
+        super().__init__(*args, **kwargs)
+        choices = [(each.pk, f"{each.version} (release {each.pk})") for each in offered]
+        choices += [
+            (each.release_id, f"{each.release.version} (release {each.release_id}, a target)")
+            for each in targets
+        ]
+        field: Any = self.fields["release"]
+        field.choices = choices
+
+    def clean_departments(self) -> list[str]:
+        return _listed(self.cleaned_data["departments"])
+
+    def clean_endpoints(self) -> list[str]:
+        return _listed(self.cleaned_data["endpoints"])
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def initial_of(target: Deployment) -> dict[str, Any]:
+    """Return the form's values for a present target."""
+    conditions = dict(target.routing_conditions)
+    for name in ("departments", "endpoints"):
+        conditions[name] = ", ".join(conditions.get(name, ()))
+    return {
+        "release": target.release_id,
+        "role": target.role,
+        "weight": target.weight,
+        **conditions,
+    }
+
+
+def target_of_form(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the form's values as the service's schema takes them."""
+    conditions = {
+        name: values[name]
+        for name in (
+            "departments", "endpoints", "prompt_tokens_min", "prompt_tokens_max", "modalities",
+            "days", "time_from", "time_until",
+        )
+        if values[name] or values[name] == 0
+    }  # fmt: skip
+    return {
+        "release": values["release"],
+        "role": values["role"],
+        "weight": values["weight"],
+        "conditions": conditions,
+    }

@@ -1,0 +1,288 @@
+"""The request log: the list, one request with its content, exports, and a department's settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+
+from assay.downloads import requests_file
+from assay.portal.access import departments_where, may
+from assay.portal.forms.requests import (
+    ContentReasonForm,
+    EndUserForm,
+    LoggedFeedbackForm,
+    RequestExportForm,
+    RequestLogForm,
+)
+from assay.portal.http import ActionScreen, Screen, cleaned, posted
+from assay.portal.lists import Field
+from assay.portal.waterfall import waterfall
+from governance.errors import InvalidInput
+from governance.people.models import Department
+from governance.people.selectors import department_get
+from governance.permissions import Action
+from governance.request_log.models import LogMode
+from governance.request_log.schemas import (
+    ContentReason,
+    EndUser,
+    RequestExport,
+    RequestFilter,
+    RequestLogSettings,
+)
+from governance.request_log.selectors import (
+    log_days,
+    log_keys,
+    logged_sizes,
+    policy_of,
+    request_get,
+    requests_page,
+)
+from governance.request_log.services import (
+    request_content_read,
+    request_log_erase,
+    request_log_forget_user,
+    request_log_key_rotate,
+    request_log_set,
+)
+from governance.schemas import parsed
+from governance.usage.units import Unit
+from registry.feedback.logged import feedback_from_log
+from registry.feedback.schemas import LoggedFeedback
+from registry.feedback.selectors import feedback_visible_to
+
+_LOG = "request_log"
+OUTCOMES = (("ok", "Answered"), ("failed", "Failed"), ("canceled", "Canceled"))
+SPANS = {"hour": ("Last hour", 1), "day": ("Last 24 hours", 24), "week": ("Last 7 days", 168)}
+_SLOWER = (("1000", "1 s or more"), ("5000", "5 s or more"), ("30000", "30 s or more"))
+_COSTS = (("10000", "0.01 or more"), ("100000", "0.10 or more"), ("1000000", "1 or more"))
+_STREAMED = (("true", "Streamed"), ("false", "In one piece"))
+
+
+class Requests(Screen):
+    """Requests of the person's departments, the newest first. Invalid filters are ignored."""
+
+    template_name = "portal/requests/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        given = self.request.GET
+        query = RequestFilter.lenient(given.dict())
+        if (span := SPANS.get(given.get("within", ""))) is not None:
+            since = timezone.now() - timedelta(hours=span[1])
+            query = query.model_copy(update={"since": since})
+        try:
+            page = requests_page(self.actor, query, before=given.get("before", ""))
+        except InvalidInput:
+            page = requests_page(self.actor, query)
+        departments = list(departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG))
+        slugs = [(each.slug, each.name) for each in departments]
+        return {
+            "page": page,
+            "sizes": logged_sizes(page.rows),
+            "continued": "before" in given,
+            "currency": settings.CURRENCY,
+            "departments": departments,
+            "toolbar": (
+                *([Field("department", "Department", slugs)] if len(slugs) > 1 else ()),
+                Field("deployment", "Deployment"),
+                Field("outcome", "Outcome", OUTCOMES),
+                Field("within", "When", [(name, title) for name, (title, _) in SPANS.items()]),
+                Field("slower_ms", "Time", _SLOWER),
+                Field("cost_from", "Cost", _COSTS),
+                Field("streamed", "Answer", _STREAMED),
+                Field("endpoint", "Endpoint"),
+                Field("key", "Key ID"),
+                Field("user", "User ID"),
+            ),
+        }
+
+
+class RequestPage(ActionScreen):
+    """One request: its facts and phases, and its content once a reason was given."""
+
+    template_name = "portal/requests/request.html"
+
+    def context(
+        self, *, request_id: str, content: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        record = request_get(actor=self.actor, request_id=request_id)
+        reads = may(
+            self.actor, Action.REQUEST_LOG_READ_CONTENT, kind=_LOG, department=record.department,
+            attributes={"deployment": record.deployment},
+        )  # fmt: skip
+        return {
+            "record": record,
+            "unit": Unit(record.unit),
+            "currency": settings.CURRENCY,
+            "phases": waterfall(record),
+            "logged": logged_sizes([record]).get(record.request_id),
+            "content": content,
+            "question": _question(content),
+            "form": ContentReasonForm(posted(self.request, "request_content")) if reads else None,
+            "teach_form": LoggedFeedbackForm(
+                posted(self.request, "request_feedback"),
+                initial={"reason": self.request.POST.get("reason", "")},
+            )
+            if content and self._teaches(record.department)
+            else None,
+            "feedback": feedback_visible_to(self.actor)
+            .filter(request_id=record.request_id)
+            .first(),
+        }
+
+    def _teaches(self, slug: str) -> bool:
+        """Return true if the person may send the content as feedback."""
+        permits = policy_of(department_get(actor=self.actor, slug=slug)).datasets
+        return permits and may(self.actor, Action.FEEDBACK_CREATE, kind="feedback", department=slug)
+
+
+def _question(content: dict[str, Any] | None) -> str:
+    """Return the text to try again in the playground: the last message, or the prompt."""
+    inputs = (content or {}).get("prompt", {}).get("inputs", {})
+    if isinstance(inputs.get("prompt"), str):
+        return str(inputs["prompt"])
+    messages = inputs.get("messages") or [{}]
+    text = messages[-1].get("content", "")
+    return text if isinstance(text, str) else ""
+
+
+class RequestContent(RequestPage):
+    """Read the content of a request; the reading is recorded with its reason."""
+
+    def act(self, *, request_id: str, **kwargs: Any) -> HttpResponse:
+        values = parsed(ContentReason, cleaned(ContentReasonForm(self.request.POST)))
+        _, content = request_content_read(
+            actor=self.actor, request_id=request_id, reason=values.reason
+        )
+        response = self.page(request_id=request_id, content=content)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+class RequestFeedback(RequestPage):
+    """Send the content of a request as feedback, which another person reviews."""
+
+    def act(self, *, request_id: str, **kwargs: Any) -> HttpResponse:
+        values = cleaned(LoggedFeedbackForm(self.request.POST))
+        feedback = feedback_from_log(
+            actor=self.actor, request_id=request_id, **parsed(LoggedFeedback, values).model_dump()
+        )
+        return self.done(
+            "Sent for review; accepted feedback becomes a row of a dataset.",
+            "portal:feedback_one",
+            id=feedback.pk,
+        )
+
+
+class RequestsExport(ActionScreen):
+    """Export requests of a department as JSON Lines."""
+
+    template_name = "portal/form.html"
+
+    def form(self) -> RequestExportForm:
+        choices = departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG)
+        slugs = [department.slug for department in choices]
+        return RequestExportForm(posted(self.request, "requests_export"), departments=slugs)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "title": "Export requests",
+            "lead": "One line of JSON for each request, the newest first.",
+            "back": ("portal:requests", "Requests"),
+            "form": self.form(),
+            "submit": "Export",
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponseBase:
+        values = cleaned(self.form())
+        filters = {"deployment": deployment} if (deployment := values.pop("deployment")) else {}
+        export = parsed(RequestExport, {**values, "filters": filters})
+        return requests_file(self.request, self.actor, export)
+
+
+class DepartmentLog(ActionScreen):
+    """Settings of a department's log, its amounts and keys, and forms that erase content."""
+
+    template_name = "portal/requests/department.html"
+
+    def department(self, slug: str) -> Department:
+        return department_get(actor=self.actor, slug=slug)
+
+    def context(self, *, slug: str, **kwargs: Any) -> dict[str, Any]:
+        department = self.department(slug)
+        policy = policy_of(department)
+        changes, erases = (
+            may(self.actor, action, kind=_LOG, department=slug)
+            for action in (Action.REQUEST_LOG_CHANGE, Action.REQUEST_LOG_ERASE)
+        )
+        initial = {name: getattr(policy, name) for name in RequestLogSettings.model_fields}
+        return {
+            "department": department,
+            "policy": policy,
+            "logs_content": policy.mode == LogMode.FULL,
+            "days": log_days(department),
+            "keys": log_keys(department),
+            "form": RequestLogForm(posted(self.request, "request_log"), initial=initial)
+            if changes
+            else None,
+            "user_form": EndUserForm(posted(self.request, "request_log_forget"))
+            if erases
+            else None,
+            "erase_form": ContentReasonForm(
+                posted(self.request, "request_log_erase"), prefix="erase"
+            )
+            if erases
+            else None,
+        }
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        department = self.department(slug)
+        values = cleaned(RequestLogForm(self.request.POST))
+        request_log_set(
+            actor=self.actor, department=department, log=parsed(RequestLogSettings, values)
+        )
+        return self.done(
+            f"The request log of {department.name} is set.", "portal:request_log", slug=slug
+        )
+
+
+class DepartmentLogKey(DepartmentLog):
+    """Rotate the key."""
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        key = request_log_key_rotate(actor=self.actor, department=self.department(slug))
+        return self.done(
+            f"New content is encrypted under key {key.number}.", "portal:request_log", slug=slug
+        )
+
+
+class DepartmentLogForget(DepartmentLog):
+    """Delete the content of an end user."""
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        values = cleaned(EndUserForm(self.request.POST))
+        deleted = request_log_forget_user(
+            actor=self.actor, department=self.department(slug), forget=parsed(EndUser, values)
+        )
+        requests = "request" if deleted == 1 else "requests"
+        return self.done(
+            f"Deleted the content of {deleted} {requests}.", "portal:request_log", slug=slug
+        )
+
+
+class DepartmentLogErase(DepartmentLog):
+    """Erase all keys."""
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        values = cleaned(ContentReasonForm(self.request.POST, prefix="erase"))
+        reason = parsed(ContentReason, values).reason
+        request_log_erase(actor=self.actor, department=self.department(slug), reason=reason)
+        return self.done(
+            "The keys are erased; nothing can read the earlier content.",
+            "portal:request_log",
+            slug=slug,
+        )

@@ -1,0 +1,155 @@
+"""Targets of a deployment by API and portal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from governance.people.models import Person, RoleAssignment
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.assay.test_review_comparison import words
+from tests.unit.workers import company
+from tests.unit.workers.releases import adapter, release
+from tests.unit.workers.test_routing import changed, deployed, serving, used
+from workers.deployments.models import Deployment
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+
+def developer() -> Person:
+    company.developer()
+    return Person.objects.get(email="dev-clinical@example.org")
+
+
+def person_in(name: str, role: str, where: str) -> Person:
+    made = Person.objects.create(name=name, email=f"{name}@example.org")
+    RoleAssignment.objects.create(person=made, role=role, department=company.department(where))
+    return made
+
+
+def body(*targets: dict[str, Any], revision: int = 0) -> dict[str, Any]:
+    return {"targets": list(targets), "revision": revision, "reason": "Try it"}
+
+
+def test_the_api_changes_lists_and_switches_targets() -> None:
+    primary, new = deployed(), release(adapter(b"new"))
+    api, path = Api(developer()), f"deployments/{primary.pk}/targets"
+    canary = {"release": new.pk, "role": "canary", "weight": 20}
+    answer = api.put(path, body(canary))
+    assert answer.status_code == 200, answer.content
+    assert answer.body["targets_revision"] == 1
+    target = Deployment.objects.get(target_of=primary)
+    used("docs", new.pk, "ok", 3)
+    used("docs", new.pk, "failed", 1)
+    rows = api.get(path).body
+    assert [(row["deployment"], row["role"], row["share"]) for row in rows] == [
+        (primary.pk, "primary", 80),
+        (target.pk, "canary", 20),
+    ]
+    assert api.get(f"deployments/{target.pk}").body["target_of"] == primary.pk
+    problem_of(api.put(path, body(canary)), 409, "targets_changed")
+    switch = {"target": target.pk, "revision": 1, "reason": "It is better"}
+    problem_of(api.post(f"deployments/{primary.pk}/switch", switch), 409)
+    serving(target)
+    switched = api.post(f"deployments/{primary.pk}/switch", switch)
+    assert (switched.status_code, switched.body["id"]) == (200, target.pk)
+    assert (switched.body["role"], switched.body["target_of"]) == ("", None)
+
+
+def test_the_api_refuses_what_no_schema_permits() -> None:
+    primary, new = deployed(), release(adapter(b"new"))
+    api, path = Api(developer()), f"deployments/{primary.pk}/targets"
+    problem_of(api.put(path, body({"release": new.pk, "role": "boss"})), 400)
+    problem_of(api.put(path, body({"release": new.pk, "role": "fallback", "weight": 5})), 422)
+    problem_of(api.put(path, body(*[{"release": n, "role": "serve"} for n in range(1, 10)])), 400)
+    assert not Deployment.objects.filter(target_of=primary).exists()
+
+
+def test_other_departments_find_nothing_and_viewers_change_nothing() -> None:
+    primary = deployed()
+    path = f"deployments/{primary.pk}/targets"
+    outsider = Api(person_in("Fay", "developer", "finance"))
+    switch = {"target": 1, "revision": 0, "reason": "x"}
+    assert outsider.get(path).status_code == 404
+    assert outsider.put(path, body()).status_code == 404
+    assert outsider.post(f"deployments/{primary.pk}/switch", switch).status_code == 404
+    viewer = Api(person_in("Vera", "viewer", "clinical"))
+    assert viewer.get(path).status_code == 200
+    assert viewer.put(path, body()).status_code == 403
+    assert viewer.post(f"deployments/{primary.pk}/switch", switch).status_code == 403
+
+
+def test_the_portal_adds_changes_switches_and_removes_a_target() -> None:
+    primary, new = deployed(), release(adapter(b"new"))
+    client, page = signed_in(developer()), f"/deployments/{primary.pk}/targets"
+    html = client.get(page).content.decode()
+    assert inline_in(html) == []
+    assert f'value="{new.pk}"' in html
+    form = {
+        "release": new.pk,
+        "role": "serve",
+        "weight": 30,
+        "departments": "clinical",
+        "reason": "Try it",
+        "revision": 0,
+    }
+    assert client.post(f"{page}/save", form).status_code == 302
+    target = Deployment.objects.get(target_of=primary)
+    assert (target.weight, target.routing_conditions) == (30, {"departments": ["clinical"]})
+    shown = words(client.get(page).content.decode())
+    assert "from clinical" in shown
+    assert f'value="{new.pk}" selected' in client.get(f"{page}?release={new.pk}").content.decode()
+    stale = client.post(f"{page}/save", form)
+    assert stale.status_code == 409
+    assert "have changed since revision 0" in stale.content.decode()
+    serving(target)
+    switch = {"target": target.pk, "revision": 1, "reason": "It is better"}
+    answer = client.post(f"{page}/switch", switch)
+    assert answer.headers["Location"] == f"/deployments/{target.pk}/targets"
+    page = f"/deployments/{target.pk}/targets"
+    remove = {"release": primary.release_id, "revision": 2, "reason": "Done"}
+    assert client.post(f"{page}/remove", remove).status_code == 302
+    primary.refresh_from_db()
+    assert primary.state == "stopped"
+
+
+def test_the_portal_shows_what_is_wrong_with_a_target() -> None:
+    primary, new = deployed(), release(adapter(b"new"))
+    client, page = signed_in(developer()), f"/deployments/{primary.pk}/targets"
+    wrong = {"release": new.pk, "role": "shadow", "weight": 5, "reason": "x", "revision": 0}
+    answer = client.post(f"{page}/save", wrong)
+    assert answer.status_code == 409
+    assert "was not approved as a shadow" in answer.content.decode()
+    assert client.post(f"{page}/save", {**wrong, "weight": 500}).status_code == 400
+    assert not Deployment.objects.filter(target_of=primary).exists()
+
+
+def test_viewers_see_targets_and_no_form() -> None:
+    primary = deployed()
+    viewer = signed_in(person_in("Vera", "viewer", "clinical"))
+    html = viewer.get(f"/deployments/{primary.pk}/targets").content.decode()
+    assert "Save target" not in html
+    assert f"/deployments/{primary.pk}/targets" in html
+
+
+def test_the_page_costs_the_same_number_of_queries_for_one_target_and_for_many() -> None:
+    primary = deployed()
+    client, page = signed_in(developer()), f"/deployments/{primary.pk}/targets"
+    client.get(page)
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(page).status_code == 200
+        return len(captured)
+
+    releases = [release(adapter(f"new {number}".encode())).pk for number in range(7)]
+    changed(primary, {"release": releases[0], "role": "fallback"})
+    queries()
+    few = queries()
+    targets = [{"release": pk, "role": "fallback"} for pk in releases[:5]]
+    changed(primary, *targets, revision=1)
+    assert queries() == few
