@@ -50,7 +50,7 @@ def test_a_hosted_model_is_connected_by_a_file_with_its_description(
     assert (intake["model"], intake["state"]) == ("gpt", "checking")
     assert [each["name"] for each in intake["files"]] == ["hosted.json"]
     file.write_bytes(file_of(base_url="ftp://x"))
-    _, _, err = developer("intakes", "hosted", "gpt", str(file), code=1)
+    _, _, err = developer("intakes", "hosted", "gpt", str(file), code=4)
     assert "base_url" in err
 
 

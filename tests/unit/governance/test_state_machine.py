@@ -14,6 +14,7 @@ import pytest
 from django.db.models import TextChoices
 
 from governance.audit.exports.services import EXPORT_STATES
+from governance.credentials.services import CREDENTIAL_STATES
 from governance.errors import NotPermitted, WrongState
 from governance.people.models import RoleRequest, RoleRequestState
 from governance.people.privileges import ROLE_REQUEST_STATES
@@ -42,6 +43,7 @@ from workers.schedules.states import SCHEDULE_STATES
 ROOT = Path(__file__).resolve().parents[3]
 MACHINES = (
     BATCH_STATES,
+    CREDENTIAL_STATES,
     DEPLOYMENT_STATES,
     DOCUMENT_STATES,
     EMERGENCY_ACCESS_STATES,
