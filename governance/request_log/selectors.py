@@ -193,7 +193,7 @@ def request_get(*, actor: Principal, request_id: str) -> UsageRecord:
     record = None if "\0" in request_id else rows.filter(request_id=request_id[:64]).first()
     if record is None or record.endpoint.startswith(JOBS):
         raise NotFound(
-            f"Request {request_id[:64]!r} does not exist, or you may not see it.",
+            "The request does not exist, or you may not see it.",
             hint="A request shows a few seconds after its answer.",
         )
     return record

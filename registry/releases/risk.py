@@ -50,7 +50,7 @@ QUESTIONS: dict[str, dict[Answer, str]] = {
     "general_purpose_model": YES_NO,
 }
 
-# Facts about a version that no person states. Conditions of review policies use them like answers.
+# Facts about a version. Conditions of review policies use them like answers of people.
 FACTS: dict[str, dict[Answer, str]] = {"hosted": YES_NO}
 
 ANSWER_MAX = 2000

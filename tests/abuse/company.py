@@ -506,6 +506,7 @@ def values(company: Company) -> dict[str, Any]:
         "knowledge_share_post:departments": ["finance"],
         "fine_tunes_post:then": [{"dataset_version": company.held_out.pk}],
         "replaces": company.document.pk,
+        "request_log_post:mode": "metadata",
         "replicas": None,
         "expires_at": None,
         "expires_in_days": 7,

@@ -28,7 +28,7 @@ from governance.credentials.sealing import fingerprint, public_key_of, seal, sec
 from governance.credentials.secrets import HeaderSecret
 from governance.people.models import Person
 from governance.usage.models import UsageRecord
-from tests.live.celery_worker import ENGINE_WORKER, controller, started
+from tests.live.celery_worker import ENGINE_WORKER, QUIET, controller, started
 from tests.live.preloaded import Process
 from tests.live.test_llama_cpp import content, events
 from tests.live.test_serving_faults import key
@@ -110,8 +110,8 @@ class Hosted:
         wait_until(lambda: self.state() == DeploymentState.SERVING)
 
     def start(self) -> Process:
-        command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", "--without-mingle")
-        arguments = (*command, "--without-gossip", "-n", "egress@%h", *ENGINE_WORKER)
+        command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
+        arguments = (*command, "-n", "egress@%h", *ENGINE_WORKER)
         internal = {"ASSAY_EGRESS_INTERNAL_HOSTS": "localhost"}
         return self.stack.enter_context(
             started("egress", self.log, b" ready.", *arguments, **LEASE, **internal)

@@ -1,7 +1,7 @@
 """The credentials of departments, as an egress worker opens and keeps them.
 
 A secret is opened in memory once, and used while the control plane confirms it: each reading is
-valid for `FRESH_S` seconds, so a rotation or revocation takes effect within `BOUND_S`. While the
+valid for `FRESH_S` seconds, so a rotation or revocation takes effect within 5 seconds. While the
 control plane does not answer, the last reading is valid as long as a deployment serves without
 confirmation.
 """
@@ -38,9 +38,8 @@ from workers.egress.kinds.tokens import Fetch
 from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
-# Stated bound on noticing a change, and its parts: the age of what is used, and of one reading.
-BOUND_S = 5.0
 FRESH_S = 4.0
+# Longest reading.
 READ_S = 3.0
 # Interval of further attempts while the control plane does not answer.
 RETRY_S = 1.0

@@ -44,9 +44,12 @@ def posts() -> Iterator[str]:
 
 
 def _word(converter: Any) -> str:
-    return {"UUIDConverter": "uuid", "RowIdConverter": "id", "SlugConverter": "slug"}[
-        type(converter).__name__
-    ]
+    return {
+        "UUIDConverter": "uuid",
+        "RowIdConverter": "id",
+        "SlugConverter": "slug",
+        "StringConverter": "str",
+    }[type(converter).__name__]
 
 
 POSTS = sorted(posts())

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.sweep
 __all__ = ["stage"]
 
 CHAT = "/v1/chat/completions"
-HI = [{"role": "user", "content": "Hi"}]
+HI: Any = [{"role": "user", "content": "Hi"}]
 GOOD: dict[str, Any] = {"model": "writer", "messages": HI, "max_tokens": 10}
 
 
@@ -249,7 +249,7 @@ def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(stage: Sta
     seen = []
 
     def read() -> None:
-        stream = stage.client(stage.key()).chat.completions.create(
+        stream: Any = stage.client(stage.key()).chat.completions.create(
             model="writer", messages=HI, stream=True
         )
         for chunk in stream:

@@ -135,7 +135,7 @@ def test_an_intake_says_what_it_waits_for_and_shows_the_description(company: Com
     )
     IntakeProbe.objects.create(intake=intake, tries=2)
     page = signed_in(company.omar).get(f"/intakes/{intake.pk}").content.decode()
-    assert "Tried 2 times" in " ".join(page.split())
+    assert "Tried 2 times." in " ".join(page.split())
     assert "refused the credential" in page
     assert "https://api.example.com/v1" in page
     assert 'value="no"' in page

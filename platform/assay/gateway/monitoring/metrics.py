@@ -99,8 +99,7 @@ FALLBACKS = Counter(
 )
 TARGETS_PAUSED = Counter(
     "assay_gateway_targets_paused",
-    "Times that a target got no requests for a while because it failed several in a row, or "
-    "requested a pause.",
+    "Pauses of targets, which failed several requests in a row or requested a pause.",
     ("deployment",),
 )
 SHADOW_COPIES = Counter(
