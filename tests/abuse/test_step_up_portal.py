@@ -49,6 +49,12 @@ BINDING: Mapping[str, str] = {
     "/budgets/prices": ADMIN,
     "/departments/{slug}": "a lead of engineering",
     "/departments/{slug}/jobs-at-once": ADMIN,
+    "/departments/{slug}/request-log": "a lead of engineering",
+    "/departments/{slug}/request-log/erase": "a lead of engineering",
+    "/departments/{slug}/request-log/forget": "a lead of engineering",
+    "/departments/{slug}/request-log/key": "a lead of engineering",
+    "/deployments/{id}/targets/remove": ADMIN,
+    "/deployments/{id}/targets/switch": ADMIN,
     "/incidents/{id}/lift": SECURITY,
     "/intakes/{id}": SECURITY,
     "/keys/{id}/change": ADMIN,
@@ -89,6 +95,8 @@ STATE_FIRST = frozenset(
         "/reviews/{id}/waivers/{waiver_id}",
     }
 )
+OFFERED = "takes an approved release alone; the service takes the second factor, as for `remove`"
+LOGGED = "takes the second factor if the department requires it; the service is tested with one"
 FIRST = "takes the second factor before it shows its form, because a secret is never kept"
 EXEMPT: Mapping[str, str] = {
     "/access-request": OWN,
@@ -108,6 +116,11 @@ EXEMPT: Mapping[str, str] = {
     "/audit/filters/{id}": OWN,
     "/audit/filters/{id}/delete": OWN,
     "/audit/verify": READS,
+    "/deployments/{id}/targets/save": OFFERED,
+    "/playground": RUNS,
+    "/requests/export": LOGGED,
+    "/requests/{request_id}/content": LOGGED,
+    "/requests/{request_id}/feedback": LOGGED,
     "/credentials/new": FIRST,
     "/credentials/{id}/revoke": PROTECTS,
     "/credentials/{id}/rotate": FIRST,
@@ -235,7 +248,14 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
         "/budgets/limits/{id}": {"take-away": "yes"},
         "/budgets/prices": {"deployment": "", "take-away": "yes"},
         "/departments/{slug}": {"days": "7"},
-    "/departments/{slug}/jobs-at-once": {"jobs_at_once": "2"},
+        "/departments/{slug}/jobs-at-once": {"jobs_at_once": "2"},
+        "/departments/{slug}/request-log": {
+            "mode": "full", "days": "30", "daily_mib": "100", "second_factor": "yes",
+        },
+        "/departments/{slug}/request-log/erase": {"erase-reason": "Over."},
+        "/departments/{slug}/request-log/forget": {"user": "u-1", "reason": "Requested."},
+        "/deployments/{id}/targets/remove": {"release": "1", "revision": "0", "reason": "Over."},
+        "/deployments/{id}/targets/switch": {"target": "1", "revision": "0", "reason": "Better."},
         "/incidents/{id}/lift": {"reason": "Fixed."},
         "/intakes/{id}": {"accept": "yes", "reason": "Good."},
         "/keys/{id}/change": {"name": "renamed", "purpose": "", "owner": str(company.enzo.pk)},
