@@ -7,7 +7,8 @@ import asyncio
 from registry.catalog.hosted import HostedDescription
 from workers.egress.connections import Answer, ProviderFailed, Route
 from workers.egress.credentials import Credential
-from workers.engines.hosted.shapes import Call, status_failure
+from workers.engines.hosted.failures import status_failure
+from workers.engines.hosted.shapes import Call
 
 # Most bytes of one answer, and of the body of an error.
 MAX_ANSWER = 64 * 1024 * 1024

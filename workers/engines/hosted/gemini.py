@@ -8,16 +8,15 @@ from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingO
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.egress.connections import ProviderFailed
+from workers.engines.hosted.failures import malformed, stated_failure
 from workers.engines.hosted.shapes import (
     Call,
     State,
     exact_json,
     generation,
     image_data,
-    malformed,
     parse,
     refused,
-    stated_failure,
     system_and_turns,
     token_limit,
     used_settings,

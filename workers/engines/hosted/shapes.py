@@ -1,10 +1,9 @@
-"""Parts that all wire shapes share: checks of settings, readers of answers, errors of providers."""
+"""Parts that all wire shapes share: checks of settings, and the state of an answer."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +14,6 @@ from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import MAX_CALLS, ChatMessage, GenerationInputs, SamplingOptions
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
-from workers.egress.connections import ProviderFailed
 from workers.engines.protocol import RequestRefused
 from workers.wire import Delta
 
@@ -23,8 +21,6 @@ from workers.wire import Delta
 MAX_BODY = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
-# Errors of AWS about the time of a signature.
-_WRONG_TIME = re.compile(rb"Signature (?:expired|not yet current)|RequestTimeTooSkewed")
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -168,11 +164,6 @@ class State:
         return self._counted - before
 
 
-def malformed(error: Exception) -> ProviderFailed:
-    """Return the failure for an answer that is not in the provider's shape."""
-    return ProviderFailed(f"The provider sent a malformed answer: {str(error)[:120]}.")
-
-
 def parse(data: bytes, *, exact: bool = False) -> dict[str, Any]:
     """Return the object in JSON. With `exact`, whole numbers of any size keep their value.
 
@@ -209,14 +200,6 @@ def exact_json(value: Any) -> str:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"it has {name}")
-
-
-def provider_error(body: Any) -> str:
-    """Return the message of a provider's error, of at most 300 characters."""
-    error = body.get("error", body) if isinstance(body, Mapping) else body
-    if isinstance(error, Mapping):
-        error = error.get("message") or error.get("detail") or error.get("code") or ""
-    return str(error)[:300] if isinstance(error, str) else ""
 
 
 def generation(inputs: Inputs, options: Options) -> tuple[GenerationInputs, SamplingOptions]:
@@ -368,83 +351,3 @@ def estimate_prompt(inputs: Inputs) -> int:
         texts, images = list(getattr(inputs, "input", ())), 0
     characters = sum(map(len, texts))
     return -(-characters // _CHARACTERS_PER_TOKEN) + images * _TOKENS_PER_IMAGE
-
-
-def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFailed:
-    """Return the failure for an answer by its HTTP status.
-
-    The provider's words reach the caller only if they concern the request.
-    """
-    match status:
-        case 400 | 401 | 403 if _WRONG_TIME.search(body):
-            return ProviderFailed(
-                "The provider refused the signature because of its time: the clock of the egress "
-                "worker is wrong.",
-                code="credential_unavailable",
-                status=503,
-            )
-        case 400 | 413 | 422:
-            try:
-                parsed = parse(body)
-            except ValueError:
-                parsed = {}
-            error = parsed.get("error")
-            long = isinstance(error, Mapping) and error.get("code") == "context_length_exceeded"
-            return ProviderFailed(
-                f"The provider refused the request: {provider_error(parsed) or 'no reason given'}",
-                code="context_length_exceeded" if long else "provider_refused",
-                status=413 if status == 413 else 400,
-            )
-        case 401 | 403:
-            return ProviderFailed(
-                "The provider refused the credential of this model; its owner must replace it.",
-                code="credential_unavailable",
-                status=503,
-            )
-        case 402:
-            return ProviderFailed(
-                "The provider requires a payment.", code="provider_overloaded", status=503
-            )
-        case 404:
-            return ProviderFailed("The provider does not know the model or the path.")
-        case 408 | 504:
-            return ProviderFailed(
-                "The provider did not answer in time.", code="provider_timeout", status=504
-            )
-        case 429:
-            return ProviderFailed(
-                "The provider limits its requests; try again later.",
-                code="provider_rate_limited",
-                status=429,
-                retry_after_s=retry_after_s,
-            )
-        case 503 | 529:
-            return ProviderFailed(
-                "The provider is overloaded; try again later.",
-                code="provider_overloaded",
-                status=503,
-                retry_after_s=retry_after_s,
-            )
-    return ProviderFailed(f"The provider answered with status {status}.")
-
-
-def stated_failure(body: Any) -> ProviderFailed:
-    """Return the failure that an answer with status 200, or an event of it, states."""
-    error = body.get("error")
-    kind = ""
-    if isinstance(error, Mapping):
-        kind = " ".join(
-            str(error.get(name, ""))[:60] for name in ("type", "code", "status")
-        ).lower()
-    message = provider_error(body) or "It gave no reason."
-    if "rate" in kind or "429" in kind or "exhausted" in kind:
-        return ProviderFailed(
-            f"The provider limits its requests: {message}",
-            code="provider_rate_limited",
-            status=429,
-        )
-    if "overloaded" in kind or "unavailable" in kind or "503" in kind:
-        return ProviderFailed(
-            f"The provider is overloaded: {message}", code="provider_overloaded", status=503
-        )
-    return ProviderFailed(f"The provider failed: {message}")
