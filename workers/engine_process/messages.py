@@ -103,17 +103,17 @@ def error_from_message(message: Message) -> Exception:
 
 def _part_to_message(part: BaseModel) -> list[Any]:
     kind = type(part)
-    return [f"{kind.__module__}:{kind.__qualname__}", _plain(part)]
+    return [f"{kind.__module__}:{kind.__qualname__}", plain(part)]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return the set fields of a schema as JSON and bytes; pydantic would iterate over streams."""
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
+        return {name: plain(getattr(value, name)) for name in value.model_fields_set}
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if hasattr(value, "read"):
         return value.read()
     return value
