@@ -34,9 +34,7 @@ _CLASSES = {
 
 def measured_metrics(name: str, task: Task) -> tuple[Metric, ...]:
     """Return the metrics that an evaluation with the engine called `name` measures."""
-    return tuple(
-        each for each in task.metrics if name != EngineName.HOSTED or not each.likelihood
-    )
+    return tuple(each for each in task.metrics if name != EngineName.HOSTED or not each.likelihood)
 
 
 def engine_class(name: str, task: Task) -> str:

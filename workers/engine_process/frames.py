@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 Message = dict[str, Any]
@@ -116,6 +117,19 @@ def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
     if body[path[-1]] is not None:
         raise LookupError("bytes stand in the place of another value")
     body[path[-1]] = data
+
+
+def plain(value: Any) -> Any:
+    """Return the set fields of a schema as JSON and bytes; pydantic would iterate over streams."""
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
+        return [plain(part) for part in value]
+    if hasattr(value, "read"):
+        return value.read()
+    return value
 
 
 class Channel:

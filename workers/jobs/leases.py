@@ -47,20 +47,29 @@ def worker_principal() -> Principal:
     return service_principal("compute-worker")
 
 
-def job_claim(
-    *, job_id: UUID | str, worker: str, bound: Bound | None = None, egress: bool = False
-) -> Claim | None:
+def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) -> Claim | None:
     """Claim the first job in line with one UPDATE; return None if no job is claimable.
 
     `job_id` comes from the message that woke the worker. The claimed job may be another one: shares
-    of departments, priority and age decide (`workers.jobs.line`). Only an egress worker gets jobs
-    that call providers.
+    of departments, priority and age decide (`workers.jobs.line`).
 
     Raises:
         ValueError: `job_id` is not a UUID, so the platform did not send the message.
         WrongState: the bound is reached.
     """
     UUID(str(job_id))
+    return job_claim_first(worker=worker, bound=bound)
+
+
+def job_claim_first(
+    *, worker: str, bound: Bound | None = None, egress: bool = False
+) -> Claim | None:
+    """Claim the first job in line; return None if no job is claimable. An egress worker claims only
+    jobs that call providers, and other workers none of these.
+
+    Raises:
+        WrongState: the bound is reached.
+    """
     with transaction.atomic():
         row = first_claim(worker=worker, bound=bound, egress=egress)
         if row is None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.utils import timezone
 
+from registry.catalog.engines import EngineName
+from workers.deployments.models import WorkerKey
 from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.values import lack, lacks_sentence
 

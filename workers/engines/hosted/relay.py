@@ -17,8 +17,7 @@ from typing import Any
 
 from registry.catalog.generation import GenerationInputs
 from registry.catalog.inputs import Inputs
-from workers.engine_process.frames import RELAY, BadFrame, Channel
-from workers.engine_process.messages import plain
+from workers.engine_process.frames import RELAY, BadFrame, Channel, plain
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
 from workers.wire import Done, EngineLoad, Failed, event_from_json
