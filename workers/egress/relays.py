@@ -157,7 +157,8 @@ class Relay:
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             name, request, canceled = item
-            text, event = "", Failed("engine_error", "The egress worker failed.", 500)
+            text = ""
+            event: Done | Failed = Failed("engine_error", "The egress worker failed.", 500)
             try:
                 text, event = self._answer(request, canceled)
             except Exception:
