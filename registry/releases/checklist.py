@@ -26,7 +26,7 @@ from registry.releases.software import code_named, evaluated_with
 from registry.releases.tiers import risk_facts
 from registry.storage import store
 from registry.storage.backend import StoreUnavailable
-from registry.versions.hosted import hosted_served
+from registry.versions.hosted import can_be_evaluated
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -150,8 +150,8 @@ def _evaluated(case: Case) -> Result:
     entry = TASKS.get(task)
     if entry is not None and entry.evaluation is None:
         return CheckOutcome.NOT_APPLICABLE, f"The task {task} has no evaluation."
-    if hosted_served(case.version) is not None:
-        note = "A provider runs it, and hosted versions are not evaluated yet."
+    if entry is not None and not can_be_evaluated(case.version, entry):
+        note = f"The answers of a provider cannot be measured for the task {task}."
         if not case.policy.gates.held_out:
             return CheckOutcome.NOT_APPLICABLE, f"{note} The tier {tier} does not require it."
         return CheckOutcome.FAILED, f"{note} A second person can waive this for a limited time."

@@ -82,7 +82,7 @@ def check_hosted_task(task: Task) -> None:
 
 def check_hosted_evaluation(task: Task) -> None:
     """Raise InvalidInput if a provider's answers cannot be measured for a task."""
-    if measured_metrics(EngineName.HOSTED, task) and Modality.MESSAGES in task.inputs:
+    if _is_measurable(task):
         return
     raise InvalidInput(
         f"{task.title} is measured by the likelihood of given texts, which providers do not state, "
@@ -90,6 +90,18 @@ def check_hosted_evaluation(task: Task) -> None:
         hint="Use a task that answers messages, such as text-generation.",
         fields={"version": ["Its metrics cannot be measured at a provider."]},
     )
+
+
+def can_be_evaluated(version: ModelVersion, task: Task) -> bool:
+    """Return whether a version can be evaluated: its task declares how, and a provider's answers
+    can be measured if one runs it."""
+    if weights_version(version).kind == VersionKind.HOSTED:
+        return _is_measurable(task)
+    return task.evaluation is not None
+
+
+def _is_measurable(task: Task) -> bool:
+    return bool(measured_metrics(EngineName.HOSTED, task)) and Modality.MESSAGES in task.inputs
 
 
 def check_cleared(description: HostedDescription, data: DatasetVersion) -> None:

@@ -19,6 +19,7 @@ from registry.evaluations.models import Evaluation
 from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
 from registry.releases.comparison.samples import sample_part
+from registry.releases.exports.hosted import provider_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class EvaluationCharts:
     confusion: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     samples: list[dict[str, Any]]
+    provider: str = ""
 
     @property
     def evaluation(self) -> Evaluation:
@@ -122,4 +124,5 @@ def drawn(measured: Measured) -> EvaluationCharts:
         confusion=confusion(details),
         per_class=per_class(details),
         samples=samples(measured.evaluation),
+        provider=provider_in_words(details["provider"]) if details.get("provider") else "",
     )
