@@ -17,6 +17,14 @@ SAMPLE_CHARACTERS = 600
 _MAX_NATS = 50.0
 
 
+class _Chrf(CHRF):
+    """chrF whose scores are Python's floats. Those of sacrebleu are numpy's unless they are 0, and
+    the standard library takes no mean of both, which its interval needs."""
+
+    def _compute_f_score(self, statistics: list[int]) -> float:
+        return float(super()._compute_f_score(statistics))
+
+
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
 
@@ -91,7 +99,7 @@ class _Measured:
 
     def chrf(self, rows: list[int]) -> float:
         lines, references = self._first_lines(), self.references
-        score = CHRF().corpus_score([lines[i] for i in rows], [[references[i] for i in rows]])
+        score = _Chrf().corpus_score([lines[i] for i in rows], [[references[i] for i in rows]])
         return float(score.score)
 
     def perplexity(self, rows: list[int]) -> float:
@@ -114,7 +122,7 @@ class _Measured:
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
         """Return sacrebleu's own bootstrap interval (95%)."""
-        result = CHRF().corpus_score(
+        result = _Chrf().corpus_score(
             self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
         )
         low, high = float(result._mean - result._ci), float(result._mean + result._ci)
