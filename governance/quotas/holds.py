@@ -149,9 +149,14 @@ def _refusal_hint(amount: Amount, stopped: Limit) -> str:
     (count,) = store.read_counts([(stopped.subject, stopped.kind)]).counts
     left = count.left_of(stopped.limit * KINDS[stopped.kind].scale)
     reserves = amount_words(stopped.kind, amount.of(stopped.kind), settings.CURRENCY)
+    because = (
+        f"{amount.device_ms / 1000:,.0f} s of device time, as long as the longest recent one of "
+        "its kind"
+        if amount.device_ms
+        else "the most that its tokens at the provider may cost"
+    )
     return (
-        f"The job reserves {reserves} until it ends ({amount.device_ms / 1000:,.0f} s of device "
-        f"time, as long as the longest recent one of its kind); "
+        f"The job reserves {reserves} until it ends ({because}); "
         f"{amount_words(stopped.kind, left, settings.CURRENCY)} are left. "
         "Wait for running jobs to end, or request a higher quota."
     )

@@ -4,6 +4,7 @@ alone."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -64,7 +65,6 @@ def conversations(classification: str = "public") -> DatasetVersion:
         + "\n"
         for question, reply in ROWS
     ).encode()
-    import hashlib
 
     data.digest, data.rows = hashlib.sha256(content).hexdigest(), len(ROWS)
     data.size_bytes = len(content)
@@ -227,12 +227,15 @@ def test_a_recall_ends_a_running_evaluation() -> None:
 
 
 def test_more_tokens_than_were_reserved_end_it() -> None:
-    costly = replies(answer("Paris", completion_tokens=100_000))
-    with provided(costly) as provider, evaluating() as evaluations:
+    turns = iter([replies(answer("Paris", completion_tokens=100_000))])
+
+    async def behave(received: Received, writer: asyncio.StreamWriter) -> None:
+        await next(turns, _never)(received, writer)
+
+    with provided(behave) as provider, evaluating() as evaluations:
         job = requested(hosted(provider.origin))
         attempt(evaluations)
         job.refresh_from_db()
-    hold = BudgetHold.objects.get()
-    assert hold.completion_tokens > 0
+    assert BudgetHold.objects.get().completion_tokens >= 100_000
     assert job.state == JobState.FAILED
     assert "more than was reserved" in job.error

@@ -75,7 +75,7 @@ def test_a_run_gets_answers_to_conversations_with_images(
     ):
         answers = Answers()
         engine.submit(EngineRequest("r-1", inputs, SamplingOptions(max_tokens=5)), answers)
-        assert (answers.text, answers.done.finish_reason) == ("red", "stop")
+        assert (answers.done.finish_reason, answers.text) == ("stop", "red")
         use = relay.use()
     assert (use.answers, use.prompt_tokens, use.completion_tokens) == (1, 9, 1)
     assert use.names == {("test-1", "")}
