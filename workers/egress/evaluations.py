@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from governance.errors import DomainError
+from governance.errors import DomainError, InvalidInput
 from governance.principals import serving
 from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.egress.relays import Relay, Use
 from workers.engines.hosted.engine import HostedEngine
+from workers.engines.protocol import RequestRefused
 from workers.launchers.local import LocalLauncher
 from workers.run.order import INPUTS, EvaluateWork, Order
 from workers.supervision.supervisor import Finish, Supervisor
@@ -146,10 +147,17 @@ class Evaluations:
         self._control.close()
 
     def _relayed(self, folder: Path) -> socket.socket:
-        """Start the relay of the run in a folder; return the run's side of its socket."""
+        """Start the relay of the run in a folder; return the run's side of its socket.
+
+        Raises:
+            InvalidInput: the provider may not be reached.
+        """
         attempt = self._attempts[folder]
         version = folder / INPUTS / "version"
-        engine = self._engine(version, str(attempt.claim.job_id))
+        try:
+            engine = self._engine(version, str(attempt.claim.job_id))
+        except RequestRefused as error:
+            raise InvalidInput(str(error)) from error
         ours, theirs = socket.socketpair()
         relay = Relay(ours, engine, most=_most_requests(attempt.order, folder))
         previous, attempt.relay = attempt.relay, relay

@@ -114,7 +114,8 @@ class Relay:
                     self._cancel(str(message.get("id")))
                 else:
                     self._accept(message)
-        except (BadFrame, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
+            # Not the error's text: that of a validation may have data.
             logger.warning("The run of an evaluation sent no request: %s", type(error).__name__)
         # The run has ended, or is not believed any more.
         self.refuse("The run of the evaluation ended.")
@@ -184,7 +185,7 @@ class Relay:
         while True:
             if self._stop.is_set() or canceled.is_set():
                 return "", Failed("engine_stopped", self._reason or "It was canceled.", 503)
-            text, event = self._exchange(request)
+            text, event = self._exchange(request, canceled)
             self._count(event)
             if isinstance(event, Done):
                 return self._judged(text, event)
@@ -200,7 +201,9 @@ class Relay:
             canceled.wait(pause_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def _exchange(self, request: EngineRequest) -> tuple[str, Done | Failed]:
+    def _exchange(
+        self, request: EngineRequest, canceled: threading.Event
+    ) -> tuple[str, Done | Failed]:
         parts: list[str] = []
         ends: queue.SimpleQueue[Done | Failed] = queue.SimpleQueue()
 
@@ -214,6 +217,9 @@ class Relay:
             self._engine.submit(request, sink)
         except RequestRefused as error:
             return "", Failed(error.code, str(error), error.status)
+        if canceled.is_set():
+            # The cancellation may have come before the engine knew the request.
+            self._engine.cancel(request.request_id)
         event = ends.get()
         return "".join(parts), event
 

@@ -81,6 +81,16 @@ class LocalLauncher:
         if resources.nodes > 1:
             raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
         limit = self._limit(resources)
+        relay = self._relay(folder) if self._relay is not None else None
+        try:
+            return self._started(folder, resources, limit, relay)
+        finally:
+            if relay is not None:
+                relay.close()
+
+    def _started(
+        self, folder: Path, resources: Resources, limit: Limit | None, relay: socket.socket | None
+    ) -> str:
         memory = self._group(folder, limit)
         scratch = Path(tempfile.mkdtemp(prefix="assay-run-"))
         start = Start(
@@ -90,7 +100,6 @@ class LocalLauncher:
             paths=_paths(folder, scratch),
             ranks=resources.processes > 1,
         )
-        relay = self._relay(folder) if self._relay is not None else None
         try:
             channel, pid = self._forked(start, relay)
         except BaseException as error:
@@ -100,9 +109,6 @@ class LocalLauncher:
             if isinstance(error, OSError):
                 raise Unavailable(f"The run's process cannot be started: {error}.") from error
             raise
-        finally:
-            if relay is not None:
-                relay.close()
         handle = str(pid)
         self._runs[handle] = _Run(channel, folder, scratch, memory or _watch(pid, limit))
         return handle
