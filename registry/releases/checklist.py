@@ -15,6 +15,7 @@ from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
 from registry.catalog import TASKS, task_code
 from registry.datasets.models import Classification
+from registry.evaluations.drift import drift_in_words
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing
 from registry.intake.models import IntakeState
@@ -145,6 +146,11 @@ def _evaluated(case: Case) -> Result:
             return CheckOutcome.NEEDS_JUDGMENT, (
                 f"{note} The model read only a part of some rows: {counts}. Judge whether the "
                 "results hold."
+            )
+        drifts = (drift_in_words(each.get("drift", {})) for each in held_out)
+        if drifted := " ".join(filter(None, drifts)):
+            return CheckOutcome.NEEDS_JUDGMENT, (
+                f"{note} {drifted} Judge whether it is still the model that you decide on."
             )
         return CheckOutcome.PASSED, note
     entry = TASKS.get(task)

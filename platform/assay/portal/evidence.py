@@ -15,6 +15,7 @@ from assay.portal.intervals import (
     metric_row,
     slice_row,
 )
+from registry.evaluations.drift import drift_in_words
 from registry.evaluations.models import Evaluation
 from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
@@ -94,6 +95,7 @@ class EvaluationCharts:
     per_class: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     provider: str = ""
+    drift: str = ""
 
     @property
     def evaluation(self) -> Evaluation:
@@ -124,5 +126,6 @@ def drawn(measured: Measured) -> EvaluationCharts:
         confusion=confusion(details),
         per_class=per_class(details),
         samples=samples(measured.evaluation),
+        drift=drift_in_words(details.get("drift", {})),
         provider=provider_in_words(details["provider"]) if details.get("provider") else "",
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES
+from registry.evaluations.drift import drift_in_words
 from registry.releases.engines import Precision
 from registry.releases.equivalence.services import versions_in_words
 from registry.releases.exports.blocks import Block, Section
@@ -236,6 +237,8 @@ def _measured_with(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     pairs = []
     if provider := each.get("provider"):
         pairs.append(("Answered by", provider_in_words(provider)))
+        if drift := drift_in_words(each.get("drift", {})):
+            pairs.append(("Drift", drift))
     elif environment := each.get("environment"):
         pairs.append(("Measured with", versions_in_words(environment)))
     if code := each.get("code"):
