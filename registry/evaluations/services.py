@@ -162,7 +162,7 @@ def evaluation_record(
     task = version.model.task
     if "baselines" in stored:
         stored["baselines"] = baselines_of(task, stored["baselines"], sample_size=sample_size)
-    confidence = {
+    confidence: dict[str, Any] = {
         "intervals": intervals_of(
             task,
             intervals or {},
