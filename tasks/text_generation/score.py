@@ -17,7 +17,7 @@ SAMPLE_CHARACTERS = 600
 _MAX_NATS = 50.0
 
 
-class _Chrf(CHRF):
+class _Chrf(CHRF):  # type: ignore[misc]  # sacrebleu has no types
     """chrF whose scores are Python's floats. Those of sacrebleu are numpy's unless they are 0, and
     the standard library takes no mean of both, which its interval needs."""
 
