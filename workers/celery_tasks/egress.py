@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,6 +57,7 @@ class EgressWorker:
         worker: str,
         jobs: EvaluationControl | None = None,
         files: Files | None = None,
+        begun: Callable[[], bool] = lambda: True,
     ) -> None:
         self._control = control
         self._worker = worker
@@ -70,6 +71,7 @@ class EgressWorker:
                 worker=worker,
                 engine=self._evaluated,
                 memory=machine_memory() * settings.JOB_MEMORY_PERCENT // 100 // AT_ONCE,
+                begun=begun,
             )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._probe, name="assay-probes", daemon=True)

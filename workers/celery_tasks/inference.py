@@ -103,7 +103,11 @@ class Runtime:
         self._egress: EgressWorker | None = None
         if settings.EGRESS:
             self._egress = EgressWorker(
-                self._control, worker=self._worker, jobs=EgressJobs(), files=StoreFiles()
+                self._control,
+                worker=self._worker,
+                jobs=EgressJobs(),
+                files=StoreFiles(),
+                begun=lambda: self._offers.begun(),
             )
         self._host = EngineHost(
             self._control,

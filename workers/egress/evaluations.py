@@ -67,6 +67,8 @@ class Evaluations:
     Args:
         engine: Makes the engine of a description in a folder, for the job with an ID.
         memory: Limit of one run in bytes; None for no limit.
+        begun: Returns whether the tasks of this worker were reported; until then, the control plane
+            would give it jobs of tasks that it does not offer.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Evaluations:
         worker: str,
         engine: Callable[[Path, str], HostedEngine],
         memory: int | None = None,
+        begun: Callable[[], bool] = lambda: True,
     ) -> None:
         self._control = control
         self._files = files
         self._worker = worker
         self._engine = engine
+        self._begun = begun
         self._launcher = LocalLauncher(memory, relay=self._relayed)
         self._attempts: dict[Path, _Attempt] = {}
         self._stop = threading.Event()
@@ -132,7 +136,7 @@ class Evaluations:
     def _work(self) -> None:
         while not self._stop.wait(CLAIM_S):
             try:
-                claimed = self._control.claim_first(self._worker)
+                claimed = self._control.claim_first(self._worker) if self._begun() else None
                 if claimed is None:
                     continue
                 claim, order = claimed
