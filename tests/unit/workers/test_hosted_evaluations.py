@@ -148,6 +148,14 @@ def test_a_hosted_version_is_evaluated_through_the_egress_worker() -> None:
     assert hold.reserved_micro > 128
 
 
+def test_an_egress_worker_looks_for_evaluations_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.egress.evaluations.CLAIM_S", 0.05)
+    with provided(replies(answer("Rhine"))) as provider, evaluating() as evaluations:
+        job = requested(hosted(provider.origin))
+        evaluations.start()
+        wait_until(lambda: Job.objects.get(pk=job.pk).state == JobState.FINISHING)
+
+
 def test_a_provider_that_limits_its_requests_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.egress.relays.FIRST_WAIT_S", 0.01)
     limited = replies({"error": {"message": "slow down"}}, status="429 Too Many Requests")
