@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from governance.quotas.prices import Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Amount, Limit, stop_sentence
 from governance.usage.ledger import ledger_lock
-from governance.usage.records import JOBS, UsageEntry
+from governance.usage.records import JOBS, MOST_TOKENS, UsageEntry
 from governance.usage.sealing import has_usage_key
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,33 @@ _BATCH = 100
 _LONGEST_S = 366 * 86400
 
 
-def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -> BudgetHold:
+@dataclass(frozen=True, slots=True)
+class TokensExpected:
+    """The most tokens that a job uses at a provider, and the provider's prices."""
+
+    prompt: int
+    completion: int
+    prices: Tariff
+
+    @property
+    def micro(self) -> int:
+        """Return their cost."""
+        return self.prices.cost(prompt_tokens=self.prompt, completion_tokens=self.completion)
+
+
+def hold_open(
+    *,
+    reference: str,
+    department: str,
+    kind: str,
+    devices: int = 1,
+    tokens: TokensExpected | None = None,
+) -> BudgetHold:
     """Reserve device time, and its price, under all limits of the department and the organization.
 
-    Each second counts once per device. Runs in the caller's transaction; after a rollback, the next
-    reconciliation releases the reservation.
+    Each second counts once per device. With `tokens`, the job calls a provider instead of using
+    devices. Runs in the caller's transaction; after a rollback, the next reconciliation releases
+    the reservation.
 
     Raises:
         QuotaExceeded: a limit has no room; the message names it.
@@ -50,7 +73,10 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
     """
     ledger_lock(shared=True)
     price = tariff_for("", tariffs())
-    amount = hold_amount(department=department, kind=kind, devices=devices, price=price)
+    if tokens is None:
+        amount = hold_amount(department=department, kind=kind, devices=devices, price=price)
+    else:
+        devices, price, amount = 0, tokens.prices, Amount(micro=tokens.micro)
     subjects = subjects_of(department=department)
     made_at = _admit(amount, subjects)
     return BudgetHold.objects.create(
@@ -61,8 +87,28 @@ def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -
         reserved_device_ms=amount.device_ms,
         reserved_micro=amount.micro,
         device_second=price.device_second,
+        **({} if tokens is None else _tokens_of(tokens)),
         made_at=made_at,
     )
+
+
+def _tokens_of(tokens: TokensExpected) -> dict[str, int]:
+    return {
+        "prompt_price": tokens.prices.prompt,
+        "completion_price": tokens.prices.completion,
+        "tokens_micro": tokens.micro,
+    }
+
+
+def hold_use(*, reference: str, prompt_tokens: int, completion_tokens: int) -> int:
+    """Add tokens to a running job's use; return how much its cost is over the reservation."""
+    hold = _locked(reference)
+    if hold is None or hold.state != HoldState.OPEN:
+        return 0
+    hold.prompt_tokens = min(hold.prompt_tokens + prompt_tokens, MOST_TOKENS)
+    hold.completion_tokens = min(hold.completion_tokens + completion_tokens, MOST_TOKENS)
+    hold.save(update_fields=["prompt_tokens", "completion_tokens"])
+    return max(0, _cost(hold, hold.device_ms) - hold.reserved_micro)
 
 
 def hold_amount(
@@ -103,9 +149,14 @@ def _refusal_hint(amount: Amount, stopped: Limit) -> str:
     (count,) = store.read_counts([(stopped.subject, stopped.kind)]).counts
     left = count.left_of(stopped.limit * KINDS[stopped.kind].scale)
     reserves = amount_words(stopped.kind, amount.of(stopped.kind), settings.CURRENCY)
+    because = (
+        f"{amount.device_ms / 1000:,.0f} s of device time, as long as the longest recent one of "
+        "its kind"
+        if amount.device_ms
+        else "the most that its tokens at the provider may cost"
+    )
     return (
-        f"The job reserves {reserves} until it ends ({amount.device_ms / 1000:,.0f} s of device "
-        f"time, as long as the longest recent one of its kind); "
+        f"The job reserves {reserves} until it ends ({because}); "
         f"{amount_words(stopped.kind, left, settings.CURRENCY)} are left. "
         "Wait for running jobs to end, or request a higher quota."
     )
@@ -168,7 +219,7 @@ def hold_lower(*, reference: str) -> None:
     if hold is None or hold.state != HoldState.OPEN or hold.running_since is not None:
         return
     device_ms = min(hold.reserved_device_ms, hold.device_ms)
-    micro = min(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
+    micro = min(hold.reserved_micro, _cost(hold, device_ms))
     rest = Amount(micro=hold.reserved_micro - micro, device_ms=hold.reserved_device_ms - device_ms)
     # If this transaction is rolled back, the next reconciliation reserves it again.
     store.lower(rest, hold.made_at, subjects_of(department=hold.department))
@@ -191,7 +242,7 @@ def hold_raise(*, reference: str) -> None:
         return
     expected = _expected_ms(hold.department, hold.kind) * hold.devices
     device_ms = max(hold.device_ms, expected, hold.reserved_device_ms)
-    micro = max(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
+    micro = max(hold.reserved_micro, _cost(hold, device_ms) + hold.tokens_micro)
     reserved = Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)
     subjects = subjects_of(department=hold.department)
     if _month(hold.made_at) == _month(timezone.now()):
@@ -214,8 +265,14 @@ def _month(moment: datetime) -> tuple[int, int]:
     return moment.year, moment.month
 
 
-def _price(hold: BudgetHold) -> Tariff:
-    return Tariff(device_second=hold.device_second)
+def _cost(hold: BudgetHold, device_ms: int) -> int:
+    """Return the cost of device time and of the tokens used so far."""
+    price = Tariff(hold.prompt_price, hold.completion_price, hold.device_second)
+    return price.cost(
+        prompt_tokens=hold.prompt_tokens,
+        completion_tokens=hold.completion_tokens,
+        device_ms=device_ms,
+    )
 
 
 def _locked(reference: str) -> BudgetHold | None:
@@ -260,7 +317,6 @@ def _send_now(hold: BudgetHold) -> None:
 
 
 def _send(hold: BudgetHold) -> None:
-    price = _price(hold)
     entry = UsageEntry(
         request_id=hold.reference,
         occurred_at=hold.made_at.timestamp(),
@@ -269,8 +325,10 @@ def _send(hold: BudgetHold) -> None:
         department=hold.department,
         total_ms=min(hold.device_ms, 2**31 - 1),
         device_ms=hold.device_ms,
-        cost_micro=price.cost(device_ms=hold.device_ms),
-        ran=hold.device_ms > 0,
+        prompt_tokens=hold.prompt_tokens,
+        completion_tokens=hold.completion_tokens,
+        cost_micro=_cost(hold, hold.device_ms),
+        ran=hold.device_ms + hold.prompt_tokens + hold.completion_tokens > 0,
     )
     store.settle(
         entry, reserved=Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)

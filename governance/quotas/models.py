@@ -98,7 +98,8 @@ class BudgetHold(models.Model):
     The counters repeat this row. `reference` is the request ID of its usage record. It is charged
     to the month of `made_at`, the time of the reservation; a resume in a later month moves it to
     that month. `device_ms` sums up all attempts over all `devices`; `running_since` is the start of
-    the current attempt.
+    the current attempt. A job that calls a provider uses no devices, but tokens at the provider's
+    prices, per million; `tokens_micro` is the most that one attempt may cost.
     """
 
     reference = models.CharField(max_length=64, unique=True)
@@ -110,6 +111,11 @@ class BudgetHold(models.Model):
     reserved_micro = models.PositiveBigIntegerField(default=0)
     device_second = models.PositiveBigIntegerField(default=0)
     device_ms = models.PositiveBigIntegerField(default=0)
+    prompt_price = models.PositiveBigIntegerField(default=0, db_default=0)
+    completion_price = models.PositiveBigIntegerField(default=0, db_default=0)
+    tokens_micro = models.PositiveBigIntegerField(default=0, db_default=0)
+    prompt_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
+    completion_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
     outcome = models.CharField(max_length=40, blank=True, default="")
     made_at = models.DateTimeField()
     running_since = models.DateTimeField(null=True, blank=True)

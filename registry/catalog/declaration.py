@@ -61,7 +61,8 @@ class Metric:
     """One measured number.
 
     `higher_is_better` decides the direction of a gate. A `proportion` is the share of rows that are
-    right.
+    right. A metric of `likelihood` needs the probabilities of given texts, which providers of
+    hosted models do not state: the score leaves it out if outcomes have no results.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Metric:
     higher_is_better: bool = True
     unit: str = ""
     proportion: bool = False
+    likelihood: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import Metric, Task
 
 
 class EngineName(StrEnum):
@@ -30,6 +30,11 @@ _CLASSES = {
     EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",
     EngineName.HOSTED: "workers.engines.hosted.engine:HostedEngine",
 }
+
+
+def measured_metrics(name: str, task: Task) -> tuple[Metric, ...]:
+    """Return the metrics that an evaluation with the engine called `name` measures."""
+    return tuple(each for each in task.metrics if name != EngineName.HOSTED or not each.likelihood)
 
 
 def engine_class(name: str, task: Task) -> str:

@@ -22,6 +22,7 @@ from registry.canonical import canonical_json, json_digest
 from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.confidence import baselines_of, intervals_of, slices_of
+from registry.evaluations.drift import drift_since_first
 from registry.evaluations.models import (
     WHY_MAX,
     Comparator,
@@ -161,7 +162,7 @@ def evaluation_record(
     task = version.model.task
     if "baselines" in stored:
         stored["baselines"] = baselines_of(task, stored["baselines"], sample_size=sample_size)
-    confidence = {
+    confidence: dict[str, Any] = {
         "intervals": intervals_of(
             task,
             intervals or {},
@@ -171,6 +172,14 @@ def evaluation_record(
         ),
         "slices": slices_of(task, slices),
     }
+    if "provider" in stored:
+        stored["drift"] = drift_since_first(
+            version,
+            dataset_version,
+            metrics=measured,
+            intervals=confidence["intervals"].get("metrics", {}),
+            sample_size=sample_size,
+        )
     with transaction.atomic():
         evaluation, created = Evaluation.objects.get_or_create(
             job_id=job_id,
@@ -218,6 +227,7 @@ def evaluation_record(
                     "dataset": dataset_version.digest,
                     "metrics": measured,
                     "gates": {str(result.gate): result.passed for result in results},
+                    **({"drift": stored["drift"]} if stored.get("drift") else {}),
                     "job": str(job_id),
                     "created_by": f"person {created_by.pk}",
                 },

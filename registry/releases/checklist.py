@@ -15,6 +15,7 @@ from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
 from registry.catalog import TASKS, task_code
 from registry.datasets.models import Classification
+from registry.evaluations.drift import drift_in_words
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing
 from registry.intake.models import IntakeState
@@ -26,7 +27,7 @@ from registry.releases.software import code_named, evaluated_with
 from registry.releases.tiers import risk_facts
 from registry.storage import store
 from registry.storage.backend import StoreUnavailable
-from registry.versions.hosted import hosted_served
+from registry.versions.hosted import can_be_evaluated
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -146,12 +147,17 @@ def _evaluated(case: Case) -> Result:
                 f"{note} The model read only a part of some rows: {counts}. Judge whether the "
                 "results hold."
             )
+        drifts = (drift_in_words(each.get("drift", {})) for each in held_out)
+        if drifted := " ".join(filter(None, drifts)):
+            return CheckOutcome.NEEDS_JUDGMENT, (
+                f"{note} {drifted} Judge whether it is still the model that you decide on."
+            )
         return CheckOutcome.PASSED, note
     entry = TASKS.get(task)
     if entry is not None and entry.evaluation is None:
         return CheckOutcome.NOT_APPLICABLE, f"The task {task} has no evaluation."
-    if hosted_served(case.version) is not None:
-        note = "A provider runs it, and hosted versions are not evaluated yet."
+    if entry is not None and not can_be_evaluated(case.version, entry):
+        note = f"The answers of a provider cannot be measured for the task {task}."
         if not case.policy.gates.held_out:
             return CheckOutcome.NOT_APPLICABLE, f"{note} The tier {tier} does not require it."
         return CheckOutcome.FAILED, f"{note} A second person can waive this for a limited time."

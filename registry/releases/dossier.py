@@ -250,7 +250,7 @@ def _evaluation(evaluation: Evaluation, trained_on: Sequence[DatasetVersion]) ->
         },
         **{
             name: evaluation.details[name]
-            for name in ("environment", "reference")
+            for name in ("environment", "reference", "provider", "drift")
             if evaluation.details.get(name)
         },
         "intervals": evaluation.intervals,

@@ -54,7 +54,7 @@ from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
 from registry.releases.tiers import risk_facts
 from registry.releases.vocabulary import CHECKS
 from registry.resources import department_resource
-from registry.versions.hosted import check_provider_runs, hosted_served
+from registry.versions.hosted import can_be_evaluated, check_provider_runs, hosted_served
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import base_chain
 
@@ -317,7 +317,7 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
     match check:
         case "evaluated" | "leak":
             entry = TASKS.get(model.task)
-            possible = entry is not None and entry.evaluation and hosted_served(version) is None
+            possible = entry is not None and can_be_evaluated(version, entry)
             return evaluate if possible else None
         case "gates":
             if len(gates) < case.policy.gates.at_least:

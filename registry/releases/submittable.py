@@ -8,7 +8,7 @@ from governance.reviews.policies.selectors import ActivePolicy
 from registry.catalog import TASKS
 from registry.releases.models import ReleaseState
 from registry.releases.serving import check_trusted
-from registry.versions.hosted import check_provider_runs, hosted_of, hosted_served
+from registry.versions.hosted import can_be_evaluated, check_provider_runs, hosted_of
 from registry.versions.models import ModelVersion
 
 UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
@@ -48,10 +48,8 @@ def lacks_evaluation(version: ModelVersion, policy: ReviewPolicyDocument) -> boo
     """Return true if the tier requires an evaluation, the task has one, and none was made. An
     unavailable task counts as having one.
 
-    Runs have no network, so a hosted version has none; its item must be waived before an approval.
+    A task whose metrics a provider's answers do not give has none for a hosted version.
     """
-    if hosted_served(version) is not None:
-        return False
     entry = TASKS.get(version.model.task)
-    evaluable = entry is None or entry.evaluation is not None
+    evaluable = entry is None or can_be_evaluated(version, entry)
     return bool(evaluable and policy.gates.held_out and not version.evaluations.exists())

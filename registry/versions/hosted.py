@@ -9,8 +9,10 @@ import hashlib
 from typing import Any
 
 from governance.errors import InvalidInput, WrongState
-from registry.catalog.declaration import GENERATION, Task
+from registry.catalog.declaration import GENERATION, Modality, Task
+from registry.catalog.engines import EngineName, measured_metrics
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.datasets.models import Classification, DatasetVersion
 from registry.manifests import Manifest, ManifestMismatch
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.weights import weights_version
@@ -76,6 +78,44 @@ def check_hosted_task(task: Task) -> None:
             hint="A hosted model has a task that generates text.",
             fields={"model": ["Only models of a task that generates text."]},
         )
+
+
+def check_hosted_evaluation(task: Task) -> None:
+    """Raise InvalidInput if a provider's answers cannot be measured for a task."""
+    if _is_measurable(task):
+        return
+    raise InvalidInput(
+        f"{task.title} is measured by the likelihood of given texts, which providers do not state, "
+        "so a hosted version cannot be evaluated for it.",
+        hint="Use a task that answers messages, such as text-generation.",
+        fields={"version": ["Its metrics cannot be measured at a provider."]},
+    )
+
+
+def can_be_evaluated(version: ModelVersion, task: Task) -> bool:
+    """Return whether a version can be evaluated: its task declares how, and a provider's answers
+    can be measured if one runs it."""
+    if weights_version(version).kind == VersionKind.HOSTED:
+        return _is_measurable(task)
+    return task.evaluation is not None
+
+
+def _is_measurable(task: Task) -> bool:
+    return bool(measured_metrics(EngineName.HOSTED, task)) and Modality.MESSAGES in task.inputs
+
+
+def check_cleared(description: HostedDescription, data: DatasetVersion) -> None:
+    """Raise InvalidInput if the data may not be sent to the description's provider."""
+    levels, level = Classification.values, data.dataset.classification
+    if levels.index(level) <= levels.index(description.cleared_for):
+        return
+    raise InvalidInput(
+        f"{data} is {level}; {description.provider} ({description.host}) is cleared for "
+        f"{description.cleared_for} data, so none of it is sent there.",
+        hint=f"Choose data up to {description.cleared_for}, or take in a description whose "
+        f"`cleared_for` is {level}, which a second person signs off.",
+        fields={"dataset": [f"Data that are at most {description.cleared_for}."]},
+    )
 
 
 def hosted_settings(description: HostedDescription) -> dict[str, Any]:

@@ -190,7 +190,7 @@ TASK = declare.Task(
         request=evaluation_request,
         score="tasks.text_generation.score:score",
         metrics=(
-            declare.Metric("perplexity", "Perplexity", higher_is_better=False),
+            declare.Metric("perplexity", "Perplexity", higher_is_better=False, likelihood=True),
             declare.Metric("chrf", "chrF"),
         ),
         primary_metric="perplexity",

@@ -17,12 +17,23 @@ SAMPLE_CHARACTERS = 600
 _MAX_NATS = 50.0
 
 
+class _Chrf(CHRF):  # type: ignore[misc]  # sacrebleu has no types
+    """chrF whose scores are Python's floats. Those of sacrebleu are numpy's unless they are 0, and
+    the standard library takes no mean of both, which its interval needs."""
+
+    def _compute_f_score(self, statistics: list[int]) -> float:
+        return float(super()._compute_f_score(statistics))
+
+
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
 
     Perplexity is exp of the mean cross-entropy over the answers' tokens; chrF compares the first
     line of each greedy answer with the reference's. The baseline is the untuned base, measured in
     the same run. Slices give perplexity by length of the question and by number of turns.
+
+    A provider states no likelihood of given answers: for a hosted model there is no perplexity, and
+    slices give chrF.
 
     Raises:
         BadMaterial: no row leaves room for any of its answer.
@@ -32,7 +43,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     base = (
         None if request.base_outcomes is None else _Measured.of(request.base_outcomes, references)
     )
-    if not measured.tokens.sum():
+    if measured.has_likelihood and not measured.tokens.sum():
         raise run.BadMaterial("No prompt leaves room for any of its answer.")
     samples = []
     for number, row in list(enumerate(request.rows))[:SAMPLES]:
@@ -60,7 +71,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 @dataclass(frozen=True, slots=True)
 class _Measured:
     """`losses` are the summed cross-entropies of each row's answer, in nats, and `tokens` its
-    length; both are 0 for a row whose prompt leaves no room."""
+    length; both are 0 for a row whose prompt leaves no room, and empty without likelihoods."""
 
     losses: np.ndarray
     tokens: np.ndarray
@@ -69,7 +80,7 @@ class _Measured:
 
     @classmethod
     def of(cls, outcomes: list[run.Outcome], references: list[str]) -> _Measured:
-        likelihoods = [outcome.results[0] for outcome in outcomes]
+        likelihoods = [outcome.results[0] for outcome in outcomes if outcome.results]
         return cls(
             losses=np.array([each["nats"] for each in likelihoods]),
             tokens=np.array([each["tokens"] for each in likelihoods]),
@@ -77,32 +88,41 @@ class _Measured:
             references=references,
         )
 
+    @property
+    def has_likelihood(self) -> bool:
+        return len(self.losses) == len(self.outputs)
+
     def metrics(self) -> dict[str, float]:
-        return {
-            "perplexity": self.perplexity(list(range(len(self.losses)))),
-            "chrf": float(CHRF().corpus_score(self._first_lines(), [self.references]).score),
-        }
+        rows = list(range(len(self.outputs)))
+        metrics = {"chrf": self.chrf(rows)}
+        return {"perplexity": self.perplexity(rows), **metrics} if self.has_likelihood else metrics
+
+    def chrf(self, rows: list[int]) -> float:
+        lines, references = self._first_lines(), self.references
+        score = _Chrf().corpus_score([lines[i] for i in rows], [[references[i] for i in rows]])
+        return float(score.score)
 
     def perplexity(self, rows: list[int]) -> float:
         tokens = self.tokens[rows].sum()
         return math.exp(min(self.losses[rows].sum() / max(tokens, 1), _MAX_NATS))
 
     def intervals(self) -> dict[str, dict[str, Any]]:
-        measured = self.tokens > 0
         metrics = self.metrics()
-        return {
-            "perplexity": run.perplexity_interval(
-                metrics["perplexity"], self.losses[measured], self.tokens[measured]
-            ),
-            "chrf": self._chrf_interval(metrics["chrf"]),
-        }
+        intervals = {"chrf": self._chrf_interval(metrics["chrf"])}
+        if not self.has_likelihood:
+            return intervals
+        measured = self.tokens > 0
+        perplexity = run.perplexity_interval(
+            metrics["perplexity"], self.losses[measured], self.tokens[measured]
+        )
+        return {"perplexity": perplexity, **intervals}
 
     def _first_lines(self) -> list[str]:
         return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
         """Return sacrebleu's own bootstrap interval (95%)."""
-        result = CHRF().corpus_score(
+        result = _Chrf().corpus_score(
             self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
         )
         low, high = float(result._mean - result._ci), float(result._mean + result._ci)
@@ -117,8 +137,9 @@ class _Measured:
 def _slices(
     rows: list[dict[str, Any]], measured: _Measured, base: _Measured | None
 ) -> list[dict[str, Any]]:
-    """Return the perplexity of each slice."""
-    numbers = [index for index in range(len(rows)) if measured.tokens[index] > 0]
+    """Return the perplexity of each slice, or chrF without likelihoods."""
+    likely = measured.has_likelihood
+    numbers = [index for index in range(len(rows)) if not likely or measured.tokens[index] > 0]
     prompts = [rows[index]["messages"][:-1] for index in numbers]
     parts = (
         *run.slices_by_length(["\n".join(turn["content"] for turn in turns) for turns in prompts]),
@@ -127,6 +148,18 @@ def _slices(
     slices = []
     for part in parts:
         part_rows = [numbers[index] for index in part.rows]
+        if not likely:
+            slices.append(
+                {
+                    "by": part.by,
+                    "name": part.name,
+                    "n": len(part_rows),
+                    "metric": "chrf",
+                    "value": measured.chrf(part_rows),
+                    "baseline": base.chrf(part_rows) if base is not None else None,
+                }
+            )
+            continue
         value = measured.perplexity(part_rows)
         slices.append(
             {

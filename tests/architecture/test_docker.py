@@ -209,7 +209,7 @@ STORES = {
     "backup": {"artifacts", "transparency:ro", "/srv/backups"},
     "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
     "worker-engine": {"artifacts:ro", "media", "/var/lib/scratch"},
-    "worker-egress": {"artifacts:ro", "media"},
+    "worker-egress": {"artifacts:ro", "media", "work"},
     "mlflow": {"mlflow"},
     "postgres": {"postgres", "./initdb:ro"},
     "broker-users": {"broker-users"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,9 +14,12 @@ from django.conf import settings
 from governance.credentials.sealing import KeyOpener, key_from_text
 from governance.errors import DomainError
 from registry.catalog.hosted import ProbeResult
+from workers.celery_tasks.capacity import machine_memory
+from workers.control.jobs import Files
 from workers.control.protocol import EngineControl, ProbeOrder
 from workers.egress.connections import Egress, EgressRules
 from workers.egress.credentials import Credentials, NoCredentials
+from workers.egress.evaluations import AT_ONCE, EvaluationControl, Evaluations
 from workers.egress.loop import EgressLoop
 from workers.egress.probing import WITHIN_S, probe, unreached
 from workers.egress.sealed_credentials import SealedCredentials
@@ -44,19 +47,40 @@ def egress_rules() -> EgressRules:
 
 
 class EgressWorker:
-    """Makes the engines of hosted models, and calls providers for intakes in a thread."""
+    """Makes the engines of hosted models, calls providers for intakes in a thread, and evaluates
+    hosted versions with `jobs` and `files`, if it has these."""
 
-    def __init__(self, control: EngineControl, *, worker: str) -> None:
+    def __init__(
+        self,
+        control: EngineControl,
+        *,
+        worker: str,
+        jobs: EvaluationControl | None = None,
+        files: Files | None = None,
+        begun: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._control = control
         self._worker = worker
         self._loop = EgressLoop(egress_rules())
         self._credentials = credentials_of(control, self._loop.egress, worker=worker)
+        self._evaluations: Evaluations | None = None
+        if jobs is not None and files is not None:
+            self._evaluations = Evaluations(
+                jobs,
+                files,
+                worker=worker,
+                engine=self._evaluated,
+                memory=machine_memory() * settings.JOB_MEMORY_PERCENT // 100 // AT_ONCE,
+                begun=begun,
+            )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._probe, name="assay-probes", daemon=True)
 
     def start(self) -> None:
-        """Start to call providers for intakes."""
+        """Start to call providers for intakes and evaluations."""
         self._thread.start()
+        if self._evaluations is not None:
+            self._evaluations.start()
 
     def engine(self, folder: Path, deployment_id: int) -> HostedEngine:
         """Return the engine for the description in a folder."""
@@ -64,9 +88,14 @@ class EgressWorker:
             folder, loop=self._loop, credentials=self._credentials, deployment_id=deployment_id
         )
 
+    def _evaluated(self, folder: Path, job_id: str) -> HostedEngine:
+        return HostedEngine(folder, loop=self._loop, credentials=self._credentials, job_id=job_id)
+
     def close(self) -> None:
         """Close the connections. The engines are closed before."""
         self._stop.set()
+        if self._evaluations is not None:
+            self._evaluations.close()
         if self._thread.ident is not None:
             self._thread.join(WITHIN_S + _GRACE_S)
         self._loop.close()

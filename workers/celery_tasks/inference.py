@@ -31,6 +31,8 @@ from workers.celery_tasks.engines import offered_engines, own_software
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.replies import Replies
 from workers.control.direct import DirectControl, StoredMedia
+from workers.control.direct_jobs import StoreFiles
+from workers.control.egress_jobs import EgressJobs
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
@@ -98,7 +100,15 @@ class Runtime:
                 processes=FOREIGN_PROCESSES,
             ),
         )
-        self._egress = EgressWorker(self._control, worker=self._worker) if settings.EGRESS else None
+        self._egress: EgressWorker | None = None
+        if settings.EGRESS:
+            self._egress = EgressWorker(
+                self._control,
+                worker=self._worker,
+                jobs=EgressJobs(),
+                files=StoreFiles(),
+                begun=lambda: self._offers.begun(),
+            )
         self._host = EngineHost(
             self._control,
             own=own,

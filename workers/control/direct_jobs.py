@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _answered(call: Callable[P, R]) -> Callable[P, R]:
+def answered(call: Callable[P, R]) -> Callable[P, R]:
     """Translate errors of the database into NoAnswer, and drop broken connections.
 
     A value that the database cannot store raises InvalidInput.
@@ -52,7 +52,7 @@ def _answered(call: Callable[P, R]) -> Callable[P, R]:
 class DirectJobs:
     """Implements `workers.control.jobs.JobControl`."""
 
-    @_answered
+    @answered
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
         """Claim a job and make its order; the job fails if that is impossible."""
         claim = leases.job_claim(job_id=job_id, worker=worker)
@@ -86,33 +86,33 @@ class DirectJobs:
             )
         return None
 
-    @_answered
+    @answered
     def tasks_report(self, worker: str, offers: Offers) -> None:
         worker_tasks_report(worker=worker, role=WorkerRole.COMPUTE, offers=offers)
 
-    @_answered
+    @answered
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         return leases.job_heartbeat(claim)
 
-    @_answered
+    @answered
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
         return leases.job_report(claim, reports=reports, phase=phase)
 
-    @_answered
+    @answered
     def working(self, claim: Claim, *, works: bool) -> None:
         leases.job_working(claim, works=works)
 
-    @_answered
+    @answered
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], remaining: Collection[str]
     ) -> None:
         leases.job_checkpoint(claim, name=name, manifest=manifest, remaining=remaining)
 
-    @_answered
+    @answered
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         leases.job_deliver(claim, result)
 
-    @_answered
+    @answered
     def fail(
         self,
         claim: Claim,
@@ -124,11 +124,11 @@ class DirectJobs:
     ) -> None:
         leases.job_fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
-    @_answered
+    @answered
     def canceled(self, claim: Claim) -> None:
         leases.job_canceled(claim)
 
-    @_answered
+    @answered
     def paused(self, claim: Claim) -> None:
         leases.job_paused(claim)
 

@@ -368,13 +368,22 @@ class EngineControl(Protocol):
         """Record the tasks that `worker` offers."""
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+        self,
+        *,
+        worker: str,
+        deployment_id: int,
+        name: str,
+        host: str,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> SealedCredential:
         """Return a sealed credential of the department that owns a deployment, and record its use.
-        With `intake_id`, of the department whose intake `worker` must call the provider for.
+        With `intake_id`, of the department whose intake `worker` must call the provider for; with
+        `job_id`, of the department whose evaluation it runs.
 
         Raises:
-            NotFound: the deployment is no longer live, or the intake's call is not this worker's.
+            NotFound: the deployment is no longer live, or the intake's call or the evaluation is
+                not this worker's.
             Unavailable: the department has no active credential of this name that may be sent to
                 `host`, or this worker is on a node, which gets none.
         """

@@ -26,10 +26,16 @@ class Credentials(Protocol):
     """The credentials that this process can open."""
 
     async def get(
-        self, name: str, *, host: str, deployment_id: int = 0, intake_id: int = 0
+        self,
+        name: str,
+        *,
+        host: str,
+        deployment_id: int = 0,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> Credential:
-        """Return the credential called `name` of the department that owns the deployment, or the
-        model of the intake whose provider this worker must call.
+        """Return the credential called `name` of the department that owns the deployment, the
+        model of the intake whose provider this worker must call, or the evaluation that it runs.
 
         Raises:
             RequestRefused: it is missing, revoked or not permitted for the host
@@ -46,7 +52,13 @@ class NoCredentials:
     """Credentials of a process without a key to open any; see `Credentials`."""
 
     async def get(
-        self, name: str, *, host: str, deployment_id: int = 0, intake_id: int = 0
+        self,
+        name: str,
+        *,
+        host: str,
+        deployment_id: int = 0,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> Credential:
         """Raise RequestRefused."""
         raise credential_unavailable(

@@ -44,14 +44,21 @@ READ_S = 3.0
 # Interval of further attempts while the control plane does not answer.
 RETRY_S = 1.0
 ENTRIES_MAX = 1_000
-_Key = tuple[int, int, str, str]
+_Key = tuple[int, int, str, str, str]
 
 
 class CredentialControl(Protocol):
     """The part of `EngineControl` that reads credentials."""
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+        self,
+        *,
+        worker: str,
+        deployment_id: int,
+        name: str,
+        host: str,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> SealedCredential:
         """See `EngineControl`."""
 
@@ -99,10 +106,16 @@ class SealedCredentials:
         self._thread = ThreadPoolExecutor(1, "assay-credentials")
 
     async def get(
-        self, name: str, *, host: str, deployment_id: int = 0, intake_id: int = 0
+        self,
+        name: str,
+        *,
+        host: str,
+        deployment_id: int = 0,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> Credential:
         """Return the credential, as `Credentials` states."""
-        key = (deployment_id, intake_id, name, host)
+        key = (deployment_id, intake_id, job_id, name, host)
         entry = self._entries.get(key)
         if entry is None or time.monotonic() >= entry.fresh_until:
             read = self._reads.get(key)
@@ -132,7 +145,7 @@ class SealedCredentials:
         try:
             async with asyncio.timeout(READ_S):
                 sealed = await loop.run_in_executor(self._thread, self._read, key)
-            entry = _Entry(self._current(sealed, host=key[3]), began, began + FRESH_S)
+            entry = _Entry(self._current(sealed, host=key[4]), began, began + FRESH_S)
         except (DomainError, RequestRefused) as error:
             self._entries.pop(key, None)
             raise credential_unavailable(str(error)) from None
@@ -142,7 +155,7 @@ class SealedCredentials:
                 self._entries.pop(key, None)
                 logger.warning("Credentials cannot be read: %s", type(error).__name__)
                 raise credential_unavailable(
-                    f"The credential {key[2]} cannot be confirmed: the control plane does not "
+                    f"The credential {key[3]} cannot be confirmed: the control plane does not "
                     "answer."
                 ) from None
             entry = replace(previous, fresh_until=now + RETRY_S)
@@ -153,12 +166,13 @@ class SealedCredentials:
         return entry
 
     def _read(self, key: _Key) -> SealedCredential:
-        deployment_id, intake_id, name, host = key
+        deployment_id, intake_id, job_id, name, host = key
         self._control.drop_broken()
         return self._control.credential(
             worker=self._worker,
             deployment_id=deployment_id,
             intake_id=intake_id,
+            job_id=job_id,
             name=name,
             host=host,
         )

@@ -17,11 +17,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 Message = dict[str, Any]
 _Path = tuple[str | int, ...]
 
+# Environment variable of a run with the descriptor of its socket to an egress worker.
+RELAY = "ASSAY_RELAY"
 MAX_FRAME = 512 * 1024 * 1024
 # The most waiting frames that one call sends.
 _TOGETHER = 64
@@ -52,8 +55,8 @@ def pack(message: Mapping[str, Any]) -> bytes:
     return b"".join((_LENGTHS.pack(size, len(text)), text, *(data for _, data in strings)))
 
 
-def unpack(stream: IO[bytes]) -> Message | None:
-    """Return the next message; None at the end of the stream.
+def unpack(stream: IO[bytes], most: int = MAX_FRAME) -> Message | None:
+    """Return the next message, of at most `most` bytes; None at the end of the stream.
 
     Raises:
         BadFrame: the frame is too large, truncated or malformed.
@@ -62,7 +65,7 @@ def unpack(stream: IO[bytes]) -> Message | None:
     if not head:
         return None
     size, text_size = _LENGTHS.unpack(head) if len(head) == _LENGTHS.size else (0, 1)
-    if size > MAX_FRAME or text_size > size:
+    if size > most or text_size > size:
         raise BadFrame(f"A frame declares {size} bytes, {text_size} of them JSON.")
     text = stream.read(text_size)
     try:
@@ -116,6 +119,19 @@ def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
     body[path[-1]] = data
 
 
+def plain(value: Any) -> Any:
+    """Return the set fields of a schema as JSON and bytes; pydantic would iterate over streams."""
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
+        return [plain(part) for part in value]
+    if hasattr(value, "read"):
+        return value.read()
+    return value
+
+
 class Channel:
     """One side of the socket. Any thread may `send`; one thread reads `messages`.
 
@@ -135,13 +151,13 @@ class Channel:
         if not self._broken:
             self._queue.put(frame)
 
-    def messages(self) -> Iterator[Message]:
-        """Yield messages until the other side ends. Raises BadFrame."""
+    def messages(self, most: int = MAX_FRAME) -> Iterator[Message]:
+        """Yield messages of at most `most` bytes until the other side ends. Raises BadFrame."""
         raw = self._end.makefile("rb", buffering=0)
         with self._end, io.BufferedReader(raw, _READ_AHEAD) as stream:
             while True:
                 try:
-                    message = unpack(stream)
+                    message = unpack(stream, most)
                 except OSError:
                     return
                 if message is None:

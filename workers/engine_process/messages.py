@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from registry.catalog.inputs import Inputs, Options
-from workers.engine_process.frames import Message
+from workers.engine_process.frames import Message, plain
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused
@@ -103,20 +103,7 @@ def error_from_message(message: Message) -> Exception:
 
 def _part_to_message(part: BaseModel) -> list[Any]:
     kind = type(part)
-    return [f"{kind.__module__}:{kind.__qualname__}", _plain(part)]
-
-
-def _plain(value: Any) -> Any:
-    """Return the set fields of a schema as JSON and bytes; pydantic would iterate over streams."""
-    if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
-        return [_plain(part) for part in value]
-    if hasattr(value, "read"):
-        return value.read()
-    return value
+    return [f"{kind.__module__}:{kind.__qualname__}", plain(part)]
 
 
 def _part_from_message(message: list[Any], base: type[BaseModel]) -> Any:

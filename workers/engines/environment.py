@@ -29,6 +29,9 @@ _DIGITS = 12
 def environment_of(engine: str, version: str = "") -> dict[str, str]:
     """Return the versions on which answers of an engine depend; pass `version` for an engine of
     another project."""
+    if engine == EngineName.HOSTED:
+        # The provider computes the answers, with software that it does not state.
+        return {str(engine): version}
     versions = {"assay": assay_build(), "python": platform.python_version()}
     if engine != EngineName.OWN:
         return {**versions, str(engine): version}

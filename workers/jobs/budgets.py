@@ -6,13 +6,16 @@ the usage of that department.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 
 from governance.quotas.holds import (
+    TokensExpected,
     hold_amount,
     hold_end,
     hold_lower,
@@ -20,10 +23,12 @@ from governance.quotas.holds import (
     hold_pause,
     hold_raise,
     hold_run,
+    hold_use,
     hold_wait,
 )
 from governance.quotas.kinds import amount_words, subjects_of
 from governance.quotas.models import QuotaLimit
+from governance.quotas.prices import Tariff
 from governance.quotas.selectors import LimitUse, uses_or_unknown
 from governance.quotas.wire import Amount
 from governance.rowsecurity import lifted
@@ -58,7 +63,27 @@ def budget_reserve(job: Job) -> None:
                 department=job.department.slug,
                 kind=job.kind,
                 devices=resources_of(job).processes,
+                tokens=tokens_expected(job.spec),
             )
+
+
+def tokens_expected(spec: Mapping[str, Any]) -> TokensExpected | None:
+    """Return the tokens that a job may use at a provider; None for a job that calls none."""
+    tokens = spec.get("tokens")
+    if tokens is None:
+        return None
+    prices = Tariff(tokens["prompt_price"], tokens["completion_price"])
+    return TokensExpected(tokens["prompt"], tokens["completion"], prices)
+
+
+def budget_use(job: Job, *, prompt_tokens: int, completion_tokens: int) -> int:
+    """Add tokens to a running job's use; return how much its cost is over the reservation."""
+    with lifted():
+        return hold_use(
+            reference=reference_of(job),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,20 @@ def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) ->
         WrongState: the bound is reached.
     """
     UUID(str(job_id))
+    return job_claim_first(worker=worker, bound=bound)
+
+
+def job_claim_first(
+    *, worker: str, bound: Bound | None = None, egress: bool = False
+) -> Claim | None:
+    """Claim the first job in line; return None if no job is claimable. An egress worker claims only
+    jobs that call providers, and other workers none of these.
+
+    Raises:
+        WrongState: the bound is reached.
+    """
     with transaction.atomic():
-        row = first_claim(worker=worker, bound=bound)
+        row = first_claim(worker=worker, bound=bound, egress=egress)
         if row is None:
             return None
         taken, _, attempt, _, _, silent = row
@@ -112,7 +124,7 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        job = _held(claim)
+        job = held(claim)
         room = EVENTS_PER_JOB - job.events.count()
         JobEvent.objects.bulk_create(
             JobEvent(
@@ -144,7 +156,7 @@ def job_working(claim: Claim, *, works: bool) -> None:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        budget_clock(_held(claim), works=works)
+        budget_clock(held(claim), works=works)
 
 
 def job_checkpoint(
@@ -156,7 +168,7 @@ def job_checkpoint(
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        job = _held(claim)
+        job = held(claim)
         kept = {old: entry for old, entry in job.checkpoints.items() if old in remaining}
         Job.objects.filter(pk=job.pk).update(checkpoints={**kept, name: dict(manifest)})
 
@@ -171,7 +183,7 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        job = _held(claim)
+        job = held(claim)
         if job.cancel_requested:
             return job_canceled(claim)
         job_move(
@@ -210,7 +222,7 @@ def job_canceled(claim: Claim) -> JobState:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        if not _held(claim).cancel_requested:
+        if not held(claim).cancel_requested:
             return job_fail(claim, UNREQUESTED, retry=True)
         job_move(
             job_id=claim.job_id,
@@ -230,7 +242,7 @@ def job_paused(claim: Claim) -> JobState:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        job = _held(claim)
+        job = held(claim)
         if job.cancel_requested:
             return job_canceled(claim)
         if not job.stop_request:
@@ -268,7 +280,7 @@ def job_fail(
     """
     error = cleaned(error)
     with transaction.atomic():
-        job = _held(claim)
+        job = held(claim)
         changes: dict[str, Any] = {"error": error[:SENTENCE_CHARACTERS]}
         wait_s = backoff_s(job.tries - 1)
         if retry and cause is Cause.MACHINE and job.attempt <= LACKING_MOST:
@@ -310,7 +322,8 @@ def attempts_left(job: Job) -> bool:
     return job.tries < settings.JOB_MAX_ATTEMPTS
 
 
-def _held(claim: Claim) -> Job:
+def held(claim: Claim) -> Job:
+    """Return the claimed job, locked. Raises LeaseLost if the claim no longer holds."""
     job = (
         Job.objects.select_for_update(of=("self",))
         .filter(pk=claim.job_id, fence=claim.fence, state=JobState.RUNNING)

@@ -21,7 +21,12 @@ from governance.errors import WrongState
 from governance.rowsecurity import lifted
 from workers.jobs.budgets import REFERENCE
 from workers.jobs.models import Job, JobState
-from workers.offers.selectors import OFFERED_BY_WORKER, compute_lacks, tasks_needed
+from workers.offers.selectors import (
+    OFFERED_BY_WORKER,
+    compute_lacks,
+    egress_workers_offer,
+    tasks_needed,
+)
 
 SHARE_HOURS = 6
 # A machine that had a job, or a node that reported, within this time counts as working.
@@ -58,11 +63,17 @@ CLAIMABLE = """(
 )"""
 ORDER = "priority DESC, created_at, id"
 
+# A job that calls a provider, and so needs an egress worker.
+CALLS_PROVIDER = "(spec ? 'provider')"
+
 # Devices and memory that a job requests of each machine.
 DEVICES = "coalesce((spec -> 'resources' ->> 'devices')::integer, 1)"
 MEMORY_GIB = "coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0)"
 
-_FITS = f"{DEVICES} <= %(devices)s AND {MEMORY_GIB} <= %(memory_gib)s"
+_FITS = f"""(
+    {CALLS_PROVIDER} = %(egress)s
+    AND {DEVICES} <= %(devices)s AND {MEMORY_GIB} <= %(memory_gib)s
+)"""
 
 # A job that is too large for the machines of the control plane but fits a node: workers of the
 # control plane leave it to that node. If no node fits either, they try.
@@ -189,9 +200,10 @@ class Bound:
 
 
 def first_claim(
-    *, worker: str, bound: Bound | None = None
+    *, worker: str, bound: Bound | None = None, egress: bool = False
 ) -> tuple[UUID, int, int, str, str, str] | None:
-    """Move the first claimable job to `running` in the caller's transaction.
+    """Move the first claimable job to `running` in the caller's transaction. An egress worker gets
+    only jobs that call providers, and others get none of these.
 
     Returns:
         Its ID, fence, attempt, kind and title, and the worker whose lease on it had run out; None
@@ -203,6 +215,7 @@ def first_claim(
     values = {
         **common(),
         "worker": worker[:120],
+        "egress": egress,
         "lease": timedelta(seconds=settings.JOB_LEASE_S),
         "devices": (bound and bound.devices) or _NO_LIMIT,
         "memory_gib": (bound and bound.memory_gib) or _NO_LIMIT,
@@ -285,7 +298,10 @@ def job_waits(job: Job) -> str:
         return ""
     if job.dispatches == 0 and job.dispatch_after > timezone.now():
         return f"The next attempt starts {_moment(job.dispatch_after)} or later."
-    if lacks := compute_lacks(tasks_needed(job.spec)):
+    if "provider" in job.spec:
+        if not egress_workers_offer(tasks_needed(job.spec)):
+            return f"Waits for an egress worker that offers the task {job.spec.get('task')}."
+    elif lacks := compute_lacks(tasks_needed(job.spec)):
         return f"Waits for a worker. {lacks}"
     values = {
         **common(),

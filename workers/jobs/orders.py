@@ -19,6 +19,7 @@ from registry.knowledge.chunks import MAX_CHUNKS
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from registry.knowledge.selectors import current_versions
 from registry.manifests import Manifest, ManifestFile, ManifestMismatch
+from registry.versions.hosted import check_cleared, check_provider_runs, hosted_of
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.weights import measuring_engine
 from workers.control.jobs import Claim
@@ -117,6 +118,10 @@ def _evaluate(spec: dict[str, Any]) -> _Draft:
     )
     data = [DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])]
     folders = [_rows(data[0], "data")]
+    description = hosted_of(version)
+    if description is not None:
+        check_provider_runs(description)
+        check_cleared(description, data[0])
     below = version
     if version.kind == VersionKind.PROMPT and version.base is not None:
         below = version.base

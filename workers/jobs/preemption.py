@@ -26,6 +26,7 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.principals import background, service_principal
 from workers.jobs.line import (
+    CALLS_PROVIDER,
     CLAIMABLE,
     DEVICES,
     LAST_ATTEMPT,
@@ -64,7 +65,8 @@ SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0),
                AS waited, {_WANTS} AS wants,
                CASE WHEN {LAST_ATTEMPT} THEN {_NODE} ELSE '' END AS avoids, spec
           FROM workers_job
-         WHERE department_id = d.id AND {CLAIMABLE} AND {OFFERED} ORDER BY {ORDER} LIMIT 1
+         WHERE department_id = d.id AND {CLAIMABLE} AND {OFFERED} AND NOT {CALLS_PROVIDER}
+         ORDER BY {ORDER} LIMIT 1
   ) j ON true
  WHERE j.id IS NOT NULL OR r.jobs > 0
 """  # noqa: S608
@@ -73,7 +75,8 @@ SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0),
 _RUNNING = f"""
 SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel_requested,
        j.yields_to, {_WANTS},
-       j.checkpoints <> jsonb_build_object() AND j.claimed_at < statement_timestamp() - %(least)s
+       NOT {CALLS_PROVIDER} AND j.checkpoints <> jsonb_build_object()
+       AND j.claimed_at < statement_timestamp() - %(least)s
        AND NOT EXISTS (SELECT FROM workers_node n
                         WHERE starts_with(j.worker, n.name || '/') AND n.state <> 'enrolled'),
        {_NODE}, j.worker

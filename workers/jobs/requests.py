@@ -28,10 +28,16 @@ from registry.intake.states import INTAKE_STATES
 from registry.resources import department_resource
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
-from registry.versions.hosted import hosted_served
+from registry.versions.hosted import (
+    check_cleared,
+    check_hosted_evaluation,
+    check_provider_runs,
+    hosted_of,
+)
 from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import training_data, versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
+from workers.jobs.hosted import provider_spec
 from workers.jobs.models import Job, JobKind, JobPriority
 from workers.jobs.resources import resources_checked
 from workers.jobs.services import job_add, job_create
@@ -236,9 +242,14 @@ def evaluate_request(
     An evaluation on some of the rows decides no gates: its author could choose rows that pass.
 
     Raises:
-        InvalidInput: the task has no evaluation, the data do not fit, or `max_rows` is below 1.
+        InvalidInput: the task has no evaluation, the data do not fit, or `max_rows` is below 1. For
+            a hosted version also: its provider's answers cannot be measured for the task, the data
+            may not be sent to it, or are too many for one evaluation.
         NotFound: version or data are not visible to the actor.
-        WrongState: the version is recalled, or the task's judge is missing.
+        ManifestMismatch: the description of a hosted version does not have its digest.
+        QuotaExceeded: a budget has no room for what a provider may charge.
+        WrongState: the version is recalled, its provider has ended it, or the task's judge is
+            missing.
         NotPermitted: the actor may not start jobs of the department, or not with this priority.
     """
     spec = evaluation_spec(
@@ -275,17 +286,18 @@ def evaluation_spec(
         raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
-    if hosted_served(version) is not None:
-        raise _invalid(
-            "version",
-            f"{version} is run by a provider, and evaluations have no network, so hosted versions "
-            "are not evaluated yet. Choose a tier that requires no evaluation, or have the item of "
-            "the checklist waived.",
-        )
+    description = hosted_of(version)
+    if description is not None:
+        check_hosted_evaluation(task)
+        check_provider_runs(description)
     check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
         raise _invalid("max_rows", "An evaluation needs at least one row.")
     part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
+    at_provider = {}
+    if description is not None:
+        check_cleared(description, dataset_version)
+        at_provider = provider_spec(task, version, description, dataset_version, max_rows=part)
     return {
         "task": task.name,
         "version": version.pk,
@@ -295,6 +307,7 @@ def evaluation_spec(
         "dataset_name": str(dataset_version),
         "dataset_digest": dataset_version.digest,
         "max_rows": part,
+        **at_provider,
         **_judge(actor, task),
         **warned([dataset_version], training_data(version), str(version)),
     }

@@ -154,10 +154,11 @@ def job_add(
         data={"kind": kind, "spec": spec, "priority": priority.word},
         decision=decision if decision else None,
     )
-    if delivered is None:
-        transaction.on_commit(lambda: dispatch_job(job.pk))
-    else:
+    if delivered is not None:
         transaction.on_commit(wake_controller)
+    elif "provider" not in spec:
+        # Egress workers look for their jobs themselves.
+        transaction.on_commit(lambda: dispatch_job(job.pk))
     return job
 
 

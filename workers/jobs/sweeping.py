@@ -124,6 +124,8 @@ def _dispatch_due() -> int:
         due = list(
             Job.objects.select_for_update(skip_locked=True)
             .filter(state=JobState.QUEUED, dispatch_after__lte=now)
+            # Egress workers look for their jobs themselves.
+            .exclude(spec__has_key="provider")
             .exclude(department__in=full_departments())
             .order_by("-priority", "created_at")[: max(0, MESSAGES_WAITING - messages_waiting())]
         )

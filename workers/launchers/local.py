@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +52,22 @@ class LocalLauncher:
 
     poll_s = 0.05
 
-    def __init__(self, default_memory: int | None = None) -> None:
-        """`default_memory` is the limit in bytes for a job that requests none; None: no limit."""
+    def __init__(
+        self,
+        default_memory: int | None = None,
+        *,
+        relay: Callable[[Path], socket.socket] | None = None,
+    ) -> None:
+        """`default_memory` is the limit in bytes for a job that requests none; None: no limit.
+        `relay` returns a socket that the run of a folder gets, and that only it has open."""
+        self._relay = relay
         self._default_memory = default_memory
         self._groups = delegated_group()
         self._source: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, ProcessExit] = {}
         self._lock = threading.Lock()
-        atexit.register(self._end_all)
+        atexit.register(self.end_all)
 
     def submit(self, folder: Path, resources: Resources) -> str:
         """Fork a process for the run, which starts torchrun for several devices.
@@ -73,6 +81,16 @@ class LocalLauncher:
         if resources.nodes > 1:
             raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
         limit = self._limit(resources)
+        relay = self._relay(folder) if self._relay is not None else None
+        try:
+            return self._started(folder, resources, limit, relay)
+        finally:
+            if relay is not None:
+                relay.close()
+
+    def _started(
+        self, folder: Path, resources: Resources, limit: Limit | None, relay: socket.socket | None
+    ) -> str:
         memory = self._group(folder, limit)
         scratch = Path(tempfile.mkdtemp(prefix="assay-run-"))
         start = Start(
@@ -83,7 +101,7 @@ class LocalLauncher:
             ranks=resources.processes > 1,
         )
         try:
-            channel, pid = self._forked(start)
+            channel, pid = self._forked(start, relay)
         except BaseException as error:
             shutil.rmtree(scratch, ignore_errors=True)
             if memory is not None:
@@ -147,13 +165,13 @@ class LocalLauncher:
             run.memory.close()
         shutil.rmtree(run.scratch, ignore_errors=True)
 
-    def _forked(self, start: Start) -> tuple[socket.socket, int]:
+    def _forked(self, start: Start, relay: socket.socket | None) -> tuple[socket.socket, int]:
         """Return the channel of a new run and its process ID. Raises OSError."""
         # The lock keeps two threads from starting the source at the same time.
         with self._lock:
             if self._source is not None and self._source[1].poll() is None:
                 try:
-                    return _fork(self._source[0], start)
+                    return _fork(self._source[0], start, relay)
                 except TimeoutError:
                     raise
                 except OSError:
@@ -162,7 +180,7 @@ class LocalLauncher:
             if self._source is not None:
                 self._source[0].close()
             self._source = _source()
-            return _fork(self._source[0], start)
+            return _fork(self._source[0], start, relay)
 
     def _limit(self, resources: Resources) -> Limit | None:
         if resources.memory_gib is not None:
@@ -179,19 +197,23 @@ class LocalLauncher:
         except OSError as error:
             raise Unavailable(f"The run's memory cannot be limited: {error}.") from error
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """Kill all runs."""
         for handle in list(self._runs):
             self.cancel(handle, kill=True)
         if self._source is not None:
             self._source[0].close()
 
 
-def _fork(source: socket.socket, start: Start) -> tuple[socket.socket, int]:
+def _fork(
+    source: socket.socket, start: Start, relay: socket.socket | None
+) -> tuple[socket.socket, int]:
     """Request a run; return its channel and process ID. Raises OSError if `source` ends first."""
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            socket.send_fds(source, [start.to_json()], [theirs.fileno()])
+            sockets = [theirs] if relay is None else [theirs, relay]
+            socket.send_fds(source, [start.to_json()], [each.fileno() for each in sockets])
         ours.settimeout(START_S)
         message = ours.recv(NUMBER.size)
         if len(message) != NUMBER.size:

@@ -9,8 +9,10 @@ from typing import Any
 
 from django.utils import timezone
 
+from registry.catalog.engines import EngineName
+from workers.deployments.models import WorkerKey
 from workers.offers.models import WorkerRole, WorkerTasks
-from workers.offers.values import lacks_sentence
+from workers.offers.values import lack, lacks_sentence
 
 # A worker without a report for this time counts as gone.
 PRESENT = timedelta(seconds=90)
@@ -75,3 +77,12 @@ def compute_lacks(needed: Collection[str]) -> str:
     rows = WorkerTasks.objects.filter(role=WorkerRole.COMPUTE, seen_at__gt=since)
     reported = dict(rows.values_list("worker", "tasks"))
     return lacks_sentence(needed, reported, "compute worker") if reported else ""
+
+
+def egress_workers_offer(needed: Collection[str]) -> bool:
+    """Return whether an egress worker offers all these tasks."""
+    since = timezone.now() - PRESENT
+    rows = WorkerTasks.objects.filter(role=WorkerRole.ENGINE, seen_at__gt=since)
+    egress = WorkerKey.objects.filter(engines__contains=[EngineName.HOSTED])
+    reported = rows.filter(worker__in=egress.values("worker")).values_list("tasks", flat=True)
+    return any(not any(lack(tasks, name) for name in needed) for tasks in reported)

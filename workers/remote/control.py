@@ -155,7 +155,14 @@ class RemoteControl:
         self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+        self,
+        *,
+        worker: str,
+        deployment_id: int,
+        name: str,
+        host: str,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> SealedCredential:
         """Raise Unavailable: secrets of providers stay in the control plane's network."""
         raise Unavailable(

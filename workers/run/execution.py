@@ -17,7 +17,7 @@ from registry.catalog import package_of
 from registry.catalog.code import CODE, CODES, TaskCode
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import BATCH, Task
-from registry.catalog.engines import EngineName, engine_class
+from registry.catalog.engines import EngineName, engine_class, measured_metrics
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.intake.bounded import check_bounded
@@ -40,6 +40,8 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 
+# The engine of a hosted model in a run, which has no network.
+RELAY_ENGINE = "workers.engines.hosted.relay:RelayEngine"
 # Libraries whose versions are recorded with trained versions; both import and package names.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "trl", "accelerate", "safetensors")
 
@@ -219,8 +221,9 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
     """
     if task.evaluation is None:
         raise BadMaterial(f"{task.title} cannot be evaluated: the task declares no evaluation.")
+    hosted = engine == EngineName.HOSTED
     return EvaluationPlan(
-        engine=engine_class(engine, task),
+        engine=RELAY_ENGINE if hosted else engine_class(engine, task),
         runner=task.runner,
         architectures=task.architectures,
         request=task.evaluation.request,
@@ -229,6 +232,7 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
         result_type=task.result_type,
         media_columns=tuple(media_columns(task.row)),
         outputs=task.outputs,
+        hosted=hosted,
     )
 
 
@@ -255,7 +259,8 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     score = request.plan.score
     fix = f"Correct {score} of {package_of(task.name) or 'its package'}."
     metrics = _finite(result.metrics, score, FaultyCode, fix)
-    if missing := [each.name for each in task.metrics if each.name not in metrics]:
+    measured = measured_metrics(work.version.engine, task)
+    if missing := [each.name for each in measured if each.name not in metrics]:
         raise FaultyCode(
             f"{score} returned no {', '.join(missing)}, which the task {task.name} declares as "
             f"metrics; it returned {', '.join(sorted(metrics)) or 'none'}. {fix}"

@@ -2,8 +2,9 @@
 socket to the launcher as its standard input.
 
 It imports torch once, and has neither the worker's environment nor its files. A message describes a
-run in JSON and carries a socket. For each, this process forks a supervisor, which forks the run,
-sends the run's process ID over that socket, waits for its end and sends its status. A run is
+run in JSON and carries a socket, and a second one if the run may ask its launcher for something.
+For each, this process forks a supervisor, which forks the run, sends the run's process ID over the
+first socket, waits for its end and sends its status. A run is
 confined to its folder before it reads a file. After `IDLE_S` without a message this process ends,
 to free the memory of its imports; runs go on.
 """
@@ -27,6 +28,7 @@ from typing import NoReturn
 from registry.sandbox.code import WRITTEN
 from registry.sandbox.enter import confine_code
 from registry.sandbox.isolation import ALONE, die_first
+from workers.engine_process.frames import RELAY
 from workers.run.failures import lack_of_room
 from workers.run.order import LOG_FILE
 from workers.run.outcome import NO_ROOM
@@ -78,24 +80,29 @@ def main() -> None:
     control.settimeout(IDLE_S)
     while True:
         try:
-            data, (*sockets,), _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+            data, (*sockets,), _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 2)
         except TimeoutError:
             return
         if not data:
             return
-        channel = socket.socket(fileno=sockets[0])
+        channel, *others = (socket.socket(fileno=each) for each in sockets)
+        relay = others[0] if others else None
         if not os.fork():
             control.close()
-            _supervise(channel, Start(**json.loads(data)))
+            _supervise(channel, relay, Start(**json.loads(data)))
         channel.close()
+        if relay is not None:
+            relay.close()
 
 
-def _supervise(channel: socket.socket, start: Start) -> None:
+def _supervise(channel: socket.socket, relay: socket.socket | None, start: Start) -> None:
     """Fork the run and send its process ID and status; does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     run = os.fork()
     if not run:
         try:
+            if relay is not None:
+                os.environ[RELAY] = str(relay.fileno())
             _run(channel, start)
         except BaseException:
             logging.exception("The run could not be started")
@@ -103,6 +110,8 @@ def _supervise(channel: socket.socket, start: Start) -> None:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(1)
+    if relay is not None:
+        relay.close()  # Its end tells the launcher that the run has ended.
     with contextlib.suppress(OSError):  # The launcher has ended, and with it the run.
         channel.sendall(NUMBER.pack(run))
         channel.sendall(NUMBER.pack(os.waitpid(run, 0)[1]))

@@ -63,7 +63,8 @@ class Supervisor:
     """Runs jobs on this machine.
 
     `threads` is the number of torch threads for one job. A run may take `stop_s` to stop, or
-    `pause_s` to stop for a pause. An unavailable launcher is tried again for `away_s`.
+    `pause_s` to stop for a pause. An unavailable launcher is tried again for `away_s`. `ending`
+    gets the end of an attempt before it is reported, and returns the one to report.
     """
 
     control: JobControl
@@ -73,6 +74,7 @@ class Supervisor:
     stop_s: float = STOP_S
     pause_s: float = PAUSE_S
     away_s: float = AWAY_S
+    ending: Callable[[Finish | None], Finish | None] | None = None
 
     def run(self, claim: Claim, order: Order) -> None:
         """Run a claimed job and report its end.
@@ -84,6 +86,8 @@ class Supervisor:
         try:
             with LeaseKeeper(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
+                if self.ending is not None:
+                    finish = self.ending(finish)
                 # The next attempt resumes from checkpoints. Wait until none is being sent before
                 # sending a result: recording a checkpoint makes the control plane remove all
                 # arrived files, including those of the result.

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from registry.catalog.answers import ROWS_MAX, tolerance_of
 from registry.catalog.declaration import BATCH
 from registry.catalog.generation import GenerationInputs, SamplingOptions
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import RequestInvalid, invalid
@@ -49,8 +50,9 @@ _RESULTS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Answer to one row: generated text, and the results of a batch runner. `is_cut` is set if the
-    row was too long for the model and was cut."""
+    """Answer to one row: generated text, and the results of a batch runner, or the likelihood of a
+    given answer, which providers of hosted models do not state. `is_cut` is set if the row was too
+    long for the model and was cut."""
 
     text: str
     results: list[Any]
@@ -98,11 +100,14 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     rows = read_rows(request.data_file, lambda row: True, "the task's schema")
     rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
     requests = [_request(plan, number, row) for number, row in enumerate(rows)]
+    if plan.hosted:
+        requests = _for_provider(request.version, requests, progress)
     adapter = ADAPTER if request.base is not None else None
     compared = request.prompt is not None or (request.base is not None and plan.engine != BATCH)
     engine = _load(request)
     try:
-        repeated = min(ROWS_MAX, len(rows))
+        # The answers of a provider vary without any upgrade here.
+        repeated = 0 if plan.hosted else min(ROWS_MAX, len(rows))
         run = _Run(engine, progress, total=len(rows) * (2 if compared else 1) + repeated)
         prompted = _prompted(request.prompt, requests)
         answers = run.answer(prompted, adapter)
@@ -117,12 +122,14 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
         below = adapter if request.prompt is not None else None
         base = run.answer(requests, below) if compared else None
-        reference = reference_rows(
-            [(i, each) for i in usable if not isinstance(each := prompted[i], RequestInvalid)],
-            [_answered(answers[index]) for index in usable],
-            lambda chosen: list(run.answer(chosen, adapter)),
-            tolerance_of(plan.outputs),
-        )
+        reference: list[dict[str, Any]] = []
+        if repeated:
+            reference = reference_rows(
+                [(i, each) for i in usable if not isinstance(each := prompted[i], RequestInvalid)],
+                [_answered(answers[index]) for index in usable],
+                lambda chosen: list(run.answer(chosen, adapter)),
+                tolerance_of(plan.outputs),
+            )
         run.finish()
     finally:
         engine.close()
@@ -161,6 +168,27 @@ def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[In
         return inputs, options.cutting()
     except ValidationError as error:
         raise BadMaterial(f"Row {number + 1} is not a valid request: {invalid(error)}") from error
+
+
+def _for_provider(
+    folder: Path, requests: Sequence[tuple[Inputs, Options]], progress: Progress
+) -> list[tuple[Inputs, Options]]:
+    """Return the requests without settings that the provider of the description in `folder` does
+    not take: likelihoods of given answers, and a temperature if it permits none."""
+    description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
+    changes: dict[str, Any] = {"reference": None}
+    if "temperature" not in description.parameters:
+        changes["temperature"] = SamplingOptions().temperature
+        progress.warn(
+            "The description permits no temperature, so the provider samples its answers: another "
+            "evaluation gives other results."
+        )
+    return [
+        (inputs, options.model_copy(update=changes))
+        if isinstance(options, SamplingOptions)
+        else (inputs, options)
+        for inputs, options in requests
+    ]
 
 
 def _prompted(
@@ -265,7 +293,8 @@ def _load(request: EvaluationRequest) -> Engine:
             request.version if request.base is None else request.base,
             architectures=plan.architectures if request.base is None else plan.base_architectures,
             runner=plan.runner,
-            threads=torch_threads(),
+            # Egress workers have no torch.
+            threads=1 if plan.hosted else torch_threads(),
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"The version cannot be evaluated. {error}") from error

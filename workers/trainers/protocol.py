@@ -82,7 +82,8 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """The parts of a task's declaration (`registry.catalog`) that an evaluation needs."""
+    """The parts of a task's declaration (`registry.catalog`) that an evaluation needs. `hosted`: a
+    provider runs the model, and the egress worker passes requests on."""
 
     engine: str
     runner: str
@@ -93,6 +94,7 @@ class EvaluationPlan:
     result_type: Any = None
     media_columns: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    hosted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

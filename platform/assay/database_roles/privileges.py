@@ -151,7 +151,10 @@ _BUDGETS = {
     "governance_budgethold": Grant(
         web=KEEP,
         controller=KEEP,
-        worker="SELECT, UPDATE (device_ms, running_since, state, outcome, ended_at)",
+        worker=(
+            "SELECT, UPDATE (device_ms, running_since, state, outcome, ended_at, prompt_tokens,"
+            " completion_tokens)"
+        ),
     ),
     "governance_price": Grant(web=ALL, controller=READ),
     "governance_quotaalert": Grant(web=ALL, controller=ALL),

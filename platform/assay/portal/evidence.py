@@ -15,10 +15,12 @@ from assay.portal.intervals import (
     metric_row,
     slice_row,
 )
+from registry.evaluations.drift import drift_in_words
 from registry.evaluations.models import Evaluation
 from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
 from registry.releases.comparison.samples import sample_part
+from registry.releases.exports.hosted import provider_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class EvaluationCharts:
     confusion: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     samples: list[dict[str, Any]]
+    provider: str = ""
+    drift: str = ""
 
     @property
     def evaluation(self) -> Evaluation:
@@ -122,4 +126,6 @@ def drawn(measured: Measured) -> EvaluationCharts:
         confusion=confusion(details),
         per_class=per_class(details),
         samples=samples(measured.evaluation),
+        drift=drift_in_words(details.get("drift", {})),
+        provider=provider_in_words(details["provider"]) if details.get("provider") else "",
     )

@@ -85,3 +85,14 @@ def _probe_facts(probe: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _amount(micro: int) -> str:
     return f"{micro / MICRO:,.6f}".rstrip("0").rstrip(".") if micro else "not stated"
+
+
+def provider_in_words(provider: Mapping[str, Any]) -> str:
+    """Return what the answers of a provider stated in an evaluation, as a sentence."""
+    models = ", ".join(provider["models"]) or "no model"
+    fingerprints = ", ".join(provider["fingerprints"]) or "no fingerprint"
+    tokens = provider["prompt_tokens"] + provider["completion_tokens"]
+    return (
+        f"the provider, which stated {models} and {fingerprints}, in {provider['answers']:,} "
+        f"answers with {tokens:,} tokens"
+    )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES
+from registry.evaluations.drift import drift_in_words
 from registry.releases.engines import Precision
 from registry.releases.equivalence.services import versions_in_words
 from registry.releases.exports.blocks import Block, Section
-from registry.releases.exports.hosted import dossier_blocks
+from registry.releases.exports.hosted import dossier_blocks, provider_in_words
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.software import software_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
@@ -234,7 +235,11 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
 def _measured_with(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the software that measured, as far as the evaluation names it."""
     pairs = []
-    if environment := each.get("environment"):
+    if provider := each.get("provider"):
+        pairs.append(("Answered by", provider_in_words(provider)))
+        if drift := drift_in_words(each.get("drift", {})):
+            pairs.append(("Drift", drift))
+    elif environment := each.get("environment"):
         pairs.append(("Measured with", versions_in_words(environment)))
     if code := each.get("code"):
         pairs.append(("Code of the task", str(code)))

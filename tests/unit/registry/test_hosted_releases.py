@@ -12,7 +12,10 @@ from django.db import IntegrityError, transaction
 from governance.errors import InvalidInput, WrongState
 from governance.reviews.checklist import checklist_attest
 from registry.catalog import get_task
+from registry.catalog.code import NO_PACKAGES
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
+from registry.datasets.models import DatasetVersion
+from registry.evaluations.models import Evaluation
 from registry.manifests import ManifestMismatch
 from registry.releases.comparison.build import version_compare
 from registry.releases.engines import engines_for, precisions_for
@@ -35,7 +38,7 @@ from registry.versions.hosted import check_hosted_task
 from registry.versions.models import ModelVersion
 from registry.versions.weights import measuring_engine
 from tests.unit.registry.hosted_world import GENERATE, answered, description, hosted_version
-from tests.unit.registry.objects import model, version
+from tests.unit.registry.objects import data, evaluation, model, version
 from tests.unit.registry.office import ATTESTED, Office, proven
 
 pytestmark = pytest.mark.django_db
@@ -223,3 +226,48 @@ def test_providers_are_called_for_tasks_that_generate_text_alone() -> None:
 def test_the_end_is_the_beginning_of_the_day_in_utc() -> None:
     assert description(shutdown_on="2030-05-01").ends_at == datetime(2030, 5, 1, tzinfo=UTC)
     assert description(shutdown_on=None).ends_at is None
+
+
+def measure(office: Office, gpt: ModelVersion, on: DatasetVersion, chrf: float) -> Evaluation:
+    """An evaluation as an egress worker delivers it."""
+    interval = {"low": chrf - 2, "high": chrf + 2, "n": on.rows, "method": "bootstrap"}
+    stated = {
+        "answers": on.rows, "prompt_tokens": 900, "completion_tokens": 100, "estimated": 0,
+        "models": ["gpt-4o-2024-08-06"], "fingerprints": [],
+    }  # fmt: skip
+    return evaluation(
+        gpt,
+        on,
+        office.submitter,
+        metrics={"chrf": chrf},
+        baseline={},
+        baseline_name="",
+        details={"engine": "hosted", "provider": stated, "code": NO_PACKAGES.digest},
+        intervals={"metrics": {"chrf": interval}},
+    )
+
+
+def test_a_tier_that_requires_an_evaluation_requires_it_of_a_hosted_version(
+    office: Office,
+) -> None:
+    gpt = hosted(office)
+    with pytest.raises(InvalidInput, match="was never evaluated"):
+        submitted(office, gpt, tier="high")
+
+
+def test_the_dossier_states_what_the_provider_answered_and_reviewers_judge_drift(
+    office: Office,
+) -> None:
+    gpt = hosted(office)
+    turns = [{"role": "user", "content": "Name a city."}, {"role": "assistant", "content": "Rome"}]
+    rows = data(office.supplier, office.clinical, "chats", [{"messages": turns}], GENERATE)
+    assert measure(office, gpt, rows, 40.0).details["drift"] == {}
+    assert measure(office, gpt, rows, 41.0).details["drift"]["metrics"] == {}
+    release = submitted(office, gpt)
+    text = str(dossier_sections(release.dossier))
+    assert "which stated gpt-4o-2024-08-06 and no fingerprint, in" in text
+    latest = measure(office, gpt, rows, 30.0)
+    assert latest.details["drift"]["metrics"] == {"chrf": {"first": 40.0, "now": 30.0}}
+    again = submitted(office, gpt, deployment_name="helper")
+    evaluated = office.checklist(again)["evaluated"]
+    assert "chrf from 40 to 30" in str(evaluated)

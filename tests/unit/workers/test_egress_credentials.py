@@ -70,7 +70,14 @@ class Plane:
     asked: int = 0
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+        self,
+        *,
+        worker: str,
+        deployment_id: int,
+        name: str,
+        host: str,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> SealedCredential:
         self.asked += 1
         if isinstance(self.answer, Exception):

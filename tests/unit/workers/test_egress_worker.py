@@ -52,7 +52,14 @@ class Plane:
         self.reported.set()
 
     def credential(
-        self, *, worker: str, deployment_id: int, name: str, host: str, intake_id: int = 0
+        self,
+        *,
+        worker: str,
+        deployment_id: int,
+        name: str,
+        host: str,
+        intake_id: int = 0,
+        job_id: str = "",
     ) -> SealedCredential:
         self.intakes.append(intake_id)
         context = secret_context(

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from django.utils import timezone
 
 from assay.gateway.access.deployment_entries import provider_tariff
 from governance.credentials.models import Credential
-from governance.errors import InvalidInput, NotFound, NotPermitted
+from governance.errors import (
+    InvalidInput,
+    NotFound,
+    NotPermitted,
+    QuotaExceeded,
+    Unavailable,
+    WrongState,
+)
 from governance.people.models import Person
+from governance.quotas.models import BudgetHold
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import tariff_for
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.datasets.models import Dataset, DatasetVersion
 from registry.intake.models import Intake, IntakeProbe, IntakeState
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
+from tests.database_roles import acting_as
 from tests.unit.registry.hosted_world import GENERATE, answered, described, file_of, hosted_version
 from tests.unit.registry.objects import stored
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
 from workers.control.direct import DirectControl
+from workers.control.egress_jobs import EgressJobs
 from workers.deployments.models import Deployment
 from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs import workspace
+from workers.jobs.budgets import reference_of
 from workers.jobs.finishing import job_finish
+from workers.jobs.hosted import evaluation_department, provider_used
+from workers.jobs.leases import job_claim
+from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobState
 from workers.jobs.prompts import prompt_bases, prompt_version_create
 from workers.jobs.requests import (
@@ -37,6 +54,7 @@ from workers.jobs.requests import (
     hosted_request,
     intake_request,
 )
+from workers.jobs.sweeping import job_sweep
 from workers.placement.needs import OWN_FIXED, Layer, need_of
 from workers.placement.selectors import need_of_deployment
 from workers.remote.control import RemoteControl
@@ -246,7 +264,7 @@ def test_a_copy_needs_next_to_no_memory() -> None:
     assert need_of_deployment(deployed(prompt_on(hosted), "brief")).total == OWN_FIXED
 
 
-def test_it_is_neither_fine_tuned_nor_evaluated_with_a_clear_reason() -> None:
+def test_it_is_not_fine_tuned_with_a_clear_reason() -> None:
     developer = company.developer()
     hosted = gpt()
     rows = company.data("chats", GENERATE)
@@ -259,10 +277,149 @@ def test_it_is_neither_fine_tuned_nor_evaluated_with_a_clear_reason() -> None:
             dataset_version=rows,
             hyperparameters={},
         )
-    with pytest.raises(InvalidInput, match="not evaluated yet"):
-        evaluate_request(actor=developer, version=hosted, dataset_version=rows)
-    with pytest.raises(InvalidInput, match="not evaluated yet"):
-        evaluate_request(actor=developer, version=prompt_on(hosted), dataset_version=rows)
+
+
+def evaluation(version: ModelVersion, level: str = "public", **changes: Any) -> Job:
+    task = version.model.task
+    rows = company.data(f"chats-{task}-{level}", task, classification=level)
+    DatasetVersion.objects.filter(pk=rows.pk).update(**changes)
+    rows.refresh_from_db()
+    return evaluate_request(actor=company.developer(), version=version, dataset_version=rows)
+
+
+def test_an_evaluation_states_its_provider_and_reserves_the_most_that_it_may_cost() -> None:
+    company.developer()
+    job = evaluation(gpt(), rows=100, size_bytes=20_000)
+    assert job.spec["provider"] == {
+        "name": "Example AI",
+        "host": "api.example.com",
+        "model": "gpt-4o-2024-08-06",
+    }
+    # Half of the bytes and 32 tokens a row; 64 tokens an answer.
+    assert job.spec["tokens"] == {
+        "prompt": 13_200,
+        "completion": 6_400,
+        "prompt_price": 2_500_000,
+        "completion_price": 10_000_000,
+    }
+    hold = BudgetHold.objects.get(reference=reference_of(job))
+    assert (hold.reserved_micro, hold.devices) == (33_000 + 64_000, 0)
+
+
+def test_an_evaluation_of_a_prompt_counts_the_answers_without_it() -> None:
+    company.developer()
+    job = evaluation(prompt_on(gpt()), rows=10, size_bytes=2_000)
+    assert job.spec["tokens"]["completion"] == 2 * 10 * 64
+
+
+def test_an_answer_without_a_permitted_limit_may_be_the_longest() -> None:
+    company.developer()
+    job = evaluation(gpt(parameters=["temperature"]), rows=2)
+    assert job.spec["tokens"]["completion"] == 2 * 16_384
+
+
+def test_data_above_the_clearance_is_not_sent() -> None:
+    company.developer()
+    version = gpt(cleared_for="internal")
+    assert evaluation(version, "internal").state == JobState.QUEUED
+    with pytest.raises(InvalidInput, match=r"is confidential; Example AI .* internal") as refused:
+        evaluation(version, "confidential")
+    assert "dataset" in refused.value.fields
+    with pytest.raises(InvalidInput, match="is cleared for internal data"):
+        evaluation(prompt_on(version), "restricted")
+
+
+def test_too_many_tokens_a_task_without_measurable_metrics_and_an_ended_model_are_refused() -> None:
+    company.developer()
+    version = gpt()
+    with pytest.raises(InvalidInput, match="one evaluation uses at most"):
+        evaluation(version, rows=10**7)
+    other = hosted_version(
+        company.model("completer", "text-completion"), Person.objects.earliest("pk")
+    )
+    with pytest.raises(InvalidInput, match="providers do not state"):
+        evaluation(other)
+    ended = hosted_version(
+        company.model("ended", GENERATE), Person.objects.earliest("pk"), shutdown_on="2020-01-01"
+    )
+    with pytest.raises(WrongState, match="ended gpt-4o"):
+        evaluation(ended, "internal")
+
+
+def test_egress_workers_claim_evaluations_of_hosted_versions_alone() -> None:
+    company.developer()
+    hosted = evaluation(gpt())
+    own = Job.objects.create(
+        kind="evaluate",
+        department=company.department("clinical"),
+        created_by=Person.objects.earliest("pk"),
+        title="Evaluate bert v1",
+        spec={},
+    )
+    claimed = EgressJobs().claim_first("egress@a")
+    assert claimed is not None
+    assert claimed[0].job_id == hosted.pk
+    assert EgressJobs().claim_first("egress@a") is None
+    first = job_claim(job_id=own.pk, worker="compute@a")
+    assert first is not None
+    assert first.job_id == own.pk
+
+
+def test_no_compute_worker_is_woken_or_makes_way_for_it() -> None:
+    company.developer()
+    job = evaluation(gpt())
+    assert job_claim(job_id=job.pk, worker="compute@a") is None
+    assert "egress worker" in job_waits(job)
+    Job.objects.filter(pk=job.pk).update(dispatch_after=timezone.now() - timedelta(hours=1))
+    job_sweep()
+    job.refresh_from_db()
+    assert job.dispatches == 1
+
+
+def test_data_that_are_classified_higher_meanwhile_are_not_sent() -> None:
+    company.developer()
+    job = evaluation(gpt())
+    Dataset.objects.update(classification="confidential")
+    assert EgressJobs().claim_first("egress@a") is None
+    job.refresh_from_db()
+    assert (job.state, "cleared for public data" in job.error) == (JobState.FAILED, True)
+
+
+def test_only_the_worker_that_evaluates_gets_the_credential_of_the_department() -> None:
+    company.developer()
+    job = evaluation(gpt())
+    assert EgressJobs().claim_first("egress@a") is not None
+    assert evaluation_department(worker="egress@a", job_id=str(job.pk)).slug == "clinical"
+    for worker in ("egress@b", "compute@a"):
+        with pytest.raises(NotFound):
+            DirectControl().credential(
+                worker=worker,
+                deployment_id=0,
+                name="example-key",
+                host="api.example.com",
+                job_id=str(job.pk),
+            )
+    with pytest.raises(Unavailable, match="has no credential example-key"):
+        DirectControl().credential(
+            worker="egress@a",
+            deployment_id=0,
+            name="example-key",
+            host="api.example.com",
+            job_id=str(job.pk),
+        )
+
+
+def test_a_run_reports_tokens_until_they_cost_more_than_was_reserved() -> None:
+    company.developer()
+    job = evaluation(gpt(), rows=1, size_bytes=100)
+    claimed = EgressJobs().claim_first("egress@a")
+    assert claimed is not None
+    with acting_as("worker"):
+        provider_used(claimed[0], prompt_tokens=10, completion_tokens=5)
+        with pytest.raises(QuotaExceeded, match="more than was reserved"):
+            provider_used(claimed[0], prompt_tokens=0, completion_tokens=1_000)
+    hold = BudgetHold.objects.get(reference=reference_of(job))
+    assert (hold.prompt_tokens, hold.completion_tokens) == (10, 1_005)
 
 
 def test_the_prices_of_the_description_apply_unless_the_deployment_has_its_own() -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from redis import Redis
 
 from governance.errors import QuotaExceeded, Unavailable
+from governance.people.models import Person
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.quotas.models import BudgetHold, HoldState, QuotaLimit
 from governance.quotas.reconcile import quotas_reconcile
@@ -17,14 +18,19 @@ from governance.quotas.store import read_counts
 from governance.rowsecurity import scope
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
+from registry.datasets.models import DatasetVersion
 from tests.unit.policy_support import install_rules
+from tests.unit.registry.hosted_world import GENERATE, hosted_version
 from tests.unit.workers import company
 from tests.unit.workers.test_jobs_leases import MEASURED
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
+from workers.control.egress_jobs import EgressJobs
 from workers.control.jobs import LeaseLost
 from workers.jobs.finishing import job_finish
+from workers.jobs.hosted import provider_used
 from workers.jobs.leases import job_working
 from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.requests import evaluate_request
 from workers.jobs.services import (
     job_add,
     job_cancel,
@@ -236,3 +242,41 @@ def test_whom_the_policy_lets_cancel_and_queue_elsewhere_moves_the_account_there
         )
     assert seconds_held() == (0, 600)
     agree(redis)
+
+
+def test_a_job_at_a_provider_reserves_and_pays_for_tokens_instead_of_device_time(
+    commits: Any, redis: Redis
+) -> None:
+    company.developer()
+    version = hosted_version(company.model("gpt", GENERATE), Person.objects.earliest("pk"))
+    rows = company.data("chats", GENERATE, classification="public")
+    DatasetVersion.objects.filter(pk=rows.pk).update(rows=100, size_bytes=20_000)
+    rows.refresh_from_db()
+
+    def request() -> Job:
+        return evaluate_request(actor=company.developer(), version=version, dataset_version=rows)
+
+    # 13,200 tokens of 2.5 and 6,400 of 10 micro-units.
+    limit = QuotaLimit.objects.create(
+        kind="money_per_month", limit=96_999, department=company.department("clinical")
+    )
+    with pytest.raises(QuotaExceeded, match="never fits"):
+        request()
+    limit.limit = 150_000
+    limit.save()
+    with commits():
+        request()
+    with pytest.raises(QuotaExceeded):
+        request()
+    claimed = EgressJobs().claim_first("egress@a")
+    assert claimed is not None
+    with commits():
+        provider_used(claimed[0], prompt_tokens=1_000, completion_tokens=200)
+    assert quotas_reconcile(repair=False).drifts == []
+    with commits():
+        job_fail(claimed[0], "The provider failed.", retry=False)
+    agree(redis)
+    record = UsageRecord.objects.get()
+    assert (record.prompt_tokens, record.completion_tokens) == (1_000, 200)
+    assert (record.cost_micro, record.device_ms) == (4_500, 0)
+    request()

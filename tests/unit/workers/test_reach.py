@@ -245,7 +245,7 @@ def _run(folder: Path, tried: Tried) -> list[str]:
         time.sleep(0.01)
     logs = launcher.logs(handle)
     launcher.forget(handle)
-    launcher._end_all()
+    launcher.end_all()
     assert ended.status == 0, logs
     found: list[str] = json.loads((folder / "found").read_text())
     return found

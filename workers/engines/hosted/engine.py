@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _CLOSE_S = 10.0
 # Pause between two log lines about answers of another model.
 _REMIND_S = 60.0
+_STATED_MAX = 10
 
 SHAPES: dict[WireShape, Shape] = {
     WireShape.OPENAI: cast(Shape, openai),
@@ -137,6 +138,7 @@ class HostedEngine:
         loop: Event loop and connections of this process.
         credentials: Secrets of departments.
         deployment_id: The deployment that uses the engine, and its credential.
+        job_id: The evaluation that uses it instead of a deployment.
         architectures, runner, threads, dtype: Not used: the provider runs the model.
 
     Raises:
@@ -150,7 +152,8 @@ class HostedEngine:
         *,
         loop: EgressLoop,
         credentials: Credentials,
-        deployment_id: int,
+        deployment_id: int = 0,
+        job_id: str = "",
         architectures: Sequence[str] = (),
         runner: str = "",
         threads: int = 1,
@@ -160,7 +163,9 @@ class HostedEngine:
         self._shape = SHAPES[self.description.shape]
         self._loop = loop
         self._credentials = credentials
-        self._deployment_id = deployment_id
+        self._deployment_id, self._job_id = deployment_id, job_id
+        # Model and fingerprint that answers stated; a few, because a provider could state any.
+        self.stated: set[tuple[str, str]] = set()
         self._route = loop.egress.route(self.description.base_url)
         self._rules = loop.egress.rules
         self._lock = threading.Lock()
@@ -269,7 +274,7 @@ class HostedEngine:
         credential = None
         if name := self.description.credential:
             credential = await self._credentials.get(
-                name, host=self._route.host, deployment_id=self._deployment_id
+                name, host=self._route.host, deployment_id=self._deployment_id, job_id=self._job_id
             )
         within_s = rules.first_byte_s if call.stream else rules.total_s
         return await send(self._route, call, work.body, credential, within_s=within_s)
@@ -306,6 +311,8 @@ class HostedEngine:
     def _difference(self, work: _Work) -> str:
         """Return the names that an answer states if they are not the described ones; log them."""
         state, description = work.reader.state, self.description
+        if len(self.stated) < _STATED_MAX:
+            self.stated.add((state.model, state.fingerprint))
         same_model = not state.model or state.model in description.names
         same_system = description.fingerprint in ("", state.fingerprint)
         if same_model and same_system:
@@ -315,9 +322,8 @@ class HostedEngine:
         if time.monotonic() - self._reminded_at >= _REMIND_S:
             self._reminded_at = time.monotonic()
             logger.warning(
-                "Deployment %s answers as %r, which its description does not name; %d answers so "
-                "far",
-                self._deployment_id,
+                "%s answers as %r, which its description does not name; %d answers so far",
+                f"Job {self._job_id}" if self._job_id else f"Deployment {self._deployment_id}",
                 words,
                 self._differing,
                 extra=about(work.request.request_id),

@@ -37,7 +37,7 @@ egress:
   broker: assay_engine
   files: {DATABASE_PASSWORD: database_password, REDIS_PASSWORD: valkey, ASSAY_WIRE_KEY: wire_key, ASSAY_EGRESS_KEY: egress_key, ASSAY_EGRESS_KEY_2: egress_key_2}
   store: reader
-  volumes: ["artifacts:ro", media]
+  volumes: ["artifacts:ro", media, work]
 migrate:
   process: migrate
   database: assay_owner
