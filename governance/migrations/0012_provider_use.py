@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('governance', '0010_credentials'),
+        ('governance', '0011_request_log'),
     ]
 
     operations = [
