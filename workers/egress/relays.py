@@ -1,7 +1,7 @@
 """Passes the requests of one evaluation's run to the provider of its version.
 
 The run has no network, and is not trusted: it may send as many requests of a conversation as its
-order needs, and nothing else. Answers that the provider does not give for now are asked for again,
+order needs, and nothing else. Answers that the provider does not give for now are requested again,
 within bounds. When the run ends, the kernel closes its socket, and its exchanges end.
 """
 
@@ -195,7 +195,7 @@ class Relay:
             if time.monotonic() + pause_s > until:
                 return "", Failed(
                     event.code,
-                    f"{event.message} It was asked for {PATIENCE_S / 60:.0f} minutes.",
+                    f"{event.message} It was requested {PATIENCE_S / 60:.0f} minutes.",
                     event.status,
                 )
             canceled.wait(pause_s)
