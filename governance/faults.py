@@ -96,6 +96,16 @@ _PATTERNS = {
     ),
     r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$": "must be lowercase letters, digits and single hyphens",
     r"^[a-zA-Z0-9_-]{1,64}$": "must be 1 to 64 letters, digits, hyphens and underscores",
+    r"^[A-Z0-9]{16,128}$": "must be 16 to 128 capital letters and digits",
+    r"^[a-z0-9-]{1,40}$": "must be 1 to 40 lowercase letters, digits and hyphens",
+    r"^([\x21-\x7e]+( [\x21-\x7e]+)*)?$": "must be words of visible ASCII characters",
+    r"^[\x21-\x7e]+$": "must be visible ASCII characters without spaces",
+    r"^[0-9a-zA-Z]*$": "must be letters and digits",
+    r"^([a-z0-9]+(-[a-z0-9]+)*)?$": "must be lowercase letters, digits and single hyphens",
+    r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$": (
+        "must be 1 to 200 letters, digits and . _ : / @ + -, starting with a letter or digit"
+    ),
+    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": "must be a time such as 08:00",
     r"^\d{4}-\d{2}-\d{2}": "must start with a date such as 2027-03-31",
     r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$": "must be auto, or a size such as 1024x1024",
     r"^(context\.)?[a-z][a-z0-9_]{0,59}$": (

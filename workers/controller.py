@@ -98,7 +98,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("warnings", 60.0, releases_warn_due),
     ("responses", 60.0, responses_expire_due),
-    ("request_logs", 60.0, request_logs_expire_due),
+    ("request-logs", 60.0, request_logs_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),

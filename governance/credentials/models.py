@@ -84,7 +84,10 @@ class Credential(models.Model):
 class CredentialUse(models.Model):
     """The latest use of a credential for a deployment, in steps of an hour."""
 
-    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, related_name="uses")
+    # Without a constraint, whose check would lock the credential against its revocation.
+    credential = models.ForeignKey(
+        Credential, on_delete=models.CASCADE, related_name="uses", db_constraint=False
+    )
     deployment = models.CharField(max_length=NAME_MAX)
     used_at = models.DateTimeField()
 

@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('deployment', models.CharField(max_length=80)),
                 ('used_at', models.DateTimeField()),
-                ('credential', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uses', to='governance.credential')),
+                ('credential', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='uses', to='governance.credential')),
             ],
         ),
         migrations.AddConstraint(

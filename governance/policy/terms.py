@@ -40,6 +40,7 @@ _PLURALS = {
     "knowledge": "knowledge bases",
     "person": "people",
     "policy": "policies",
+    "request_log": "request logs",
     "review_policy": "review policies",
     "usage": "usage",
 }

@@ -149,9 +149,9 @@ def tables(session: Session) -> list[str]:
 def locks_all_rows(session: Session, world: World) -> None:
     held = {name for name in tables(session) if attempt(session, f"TABLE {name} FOR UPDATE")}
     assert held == {
-        "governance_budgethold", "registry_softwareenvironment", "workers_deployment",
-        "workers_job", "workers_jobline", "workers_replica", "workers_servingperiod",
-        "workers_workerkey", "workers_workertasks",
+        "governance_budgethold", "governance_credentialuse", "registry_intakeprobe",
+        "registry_softwareenvironment", "workers_deployment", "workers_job", "workers_jobline",
+        "workers_replica", "workers_servingperiod", "workers_workerkey", "workers_workertasks",
     }  # fmt: skip
 
 

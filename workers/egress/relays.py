@@ -195,7 +195,7 @@ class Relay:
             if time.monotonic() + pause_s > until:
                 return "", Failed(
                     event.code,
-                    f"{event.message} It was requested {PATIENCE_S / 60:.0f} minutes.",
+                    f"{event.message} The request was repeated for {PATIENCE_S / 60:.0f} minutes.",
                     event.status,
                 )
             canceled.wait(pause_s)

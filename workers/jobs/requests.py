@@ -95,12 +95,14 @@ def intake_request(
     )
     if intake.state == IntakeState.REJECTED:
         return intake, None
+    resource = department_resource("intake", model.department)
     job = job_add(
         actor=actor,
         kind=JobKind.INTAKE,
         department=model.department,
         title=f"Check and convert {model.name}",
         spec={"intake": intake.pk, "model": model.pk, "task": model.task},
+        decision=authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource),
     )
     intake.job_id = job.pk
     INTAKE_STATES.set_state(intake, IntakeState.CHECKING)

@@ -143,7 +143,7 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     html = olga.get(page).content.decode()
     assert "n1/engine" in html
     assert "It has room." in html
-    assert re.search(r"17\.8 MB on each worker", html)
+    assert re.search(r"17\.8 MB on each\s+worker", html)
     assert inline_in(html) == []
     assert "not measured yet" in html
     values = {

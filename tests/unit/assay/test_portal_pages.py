@@ -74,7 +74,6 @@ def pages_of(company: Company) -> list[str]:
         ),
         f"/reviews/{company.review_approved.pk}",
         f"/deployments/{company.deployment.pk}",
-        f"/credentials/{company.credential.pk}",
     ]
 
 

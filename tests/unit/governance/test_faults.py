@@ -48,6 +48,10 @@ PRODUCED = {
     "function-plain": ("value_error", "assertion_error"),
     "function-wrap": ("value_error", "assertion_error"),
     "general": (),
+    # Parts of a secret text: bodies and forms are JSON or plain values, so its text is checked.
+    "is-instance": (),
+    "json-or-python": (),
+    "lax-or-strict": (),
     "int": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
     "list": ("list_type", "too_short", "too_long"),
     "literal": ("literal_error",),

@@ -60,6 +60,7 @@ LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "model": (Model, ("department",)),
     "quota": (QuotaLimit, ("department", "api_key__department")),
     "release": (Release, ("version__model", "department")),
+    "request_log": (UsageRecord, ()),
     "response": (StoredResponse, ("department",)),
     "review": (Review, ("department",)),
     "usage": (UsageRecord, ()),

@@ -185,7 +185,8 @@ def test_a_delivery_needs_weights_and_their_config(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(safetensors())
     assert failed(tmp_path) == [
         "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
-        "or a diffusers pipeline: a model_index.json with a folder for each part."
+        "or a diffusers pipeline: a model_index.json with a folder for each part; or "
+        "the hosted.json of a hosted model alone."
     ]
     (tmp_path / "config.json").write_bytes(b"{}")
     assert failed(tmp_path) == []

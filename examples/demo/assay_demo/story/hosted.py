@@ -198,7 +198,7 @@ def _fall_back(stage: Stage, version: dict[str, Any]) -> None:
 def _is_fallback(
     stage: Stage, own: dict[str, Any], release: dict[str, Any], *, ready: bool
 ) -> bool:
-    for target in stage["enzo"].all(f"deployments/{own['id']}/targets"):
+    for target in stage["enzo"].get(f"deployments/{own['id']}/targets"):
         if target["release"] == release["id"] and target["role"] == "fallback":
             return not ready or target["state"] == "serving"
     return False

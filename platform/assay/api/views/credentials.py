@@ -80,7 +80,7 @@ def list_credentials(actor: Principal, query: CredentialFilter) -> QuerySet[Cred
 
 
 # Requests with a secret accept no `Idempotency-Key`, which would store a digest of their body.
-@routes.post("credentials", "Enter a credential", status=201)
+@routes.post("credentials", "Enter a credential", status=201, judged=True)
 def create(actor: Principal, body: NewCredential) -> Any:
     credential = credential_create(
         actor=actor,
@@ -101,7 +101,9 @@ def show(actor: Principal, credential_id: int) -> Any:
     return credential
 
 
-@routes.post("credentials/<id:credential_id>/rotate", "Replace the secret of a credential")
+@routes.post(
+    "credentials/<id:credential_id>/rotate", "Replace the secret of a credential", judged=True
+)
 def rotate(actor: Principal, credential_id: int, body: CredentialRotation) -> Any:
     credential_get(actor=actor, credential_id=credential_id)
     credential_rotate(
