@@ -129,6 +129,4 @@ def secret_of(kind: str, entered: EnteredSecret) -> Secret:
 
 
 def _invalid(kind: str, fields: dict[str, list[str]], text: str) -> InvalidInput:
-    return InvalidInput(
-        f"The secret does not fit the kind {kind}: {text}.", fields=fields, malformed=True
-    )
+    return InvalidInput(f"The secret does not fit the kind {kind}: {text}.", fields=fields)

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from governance.faults import broken_rule
+
 SECRET_MAX = 16_384
 VALUE_MAX = 8_192
 URL_MAX = 300
@@ -38,7 +40,7 @@ def checked_host(value: str) -> str:
     """Return the name of a host in lower case. Raises ValueError if it is none."""
     name = value.strip().lower()
     if not _HOST.fullmatch(name):
-        raise ValueError("use the name of a host without scheme, port and path: api.example.com")
+        raise broken_rule("use the name of a host without scheme, port and path: api.example.com")
     return name
 
 

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from governance.errors import InvalidInput
-from governance.faults import clauses, field_sentences
+from governance.faults import broken_rule, clauses, field_sentences
 from governance.strict_json import loads
 from registry.canonical import canonical_json
 from registry.catalog.prompt import Visible
@@ -91,7 +91,7 @@ def _day(value: Any) -> Any:
         try:
             return date.fromisoformat(value)
         except ValueError as error:
-            raise ValueError("The date is not of the form 2027-03-31") from error
+            raise broken_rule("The date is not of the form 2027-03-31") from error
     return value
 
 
@@ -100,11 +100,11 @@ def _base_url(value: str) -> str:
     try:
         port = parts.port
     except ValueError as error:
-        raise ValueError("The port of the URL is not a number up to 65535") from error
+        raise broken_rule("The port of the URL is not a number up to 65535") from error
     if parts.scheme not in ("https", "http") or not _HOST.fullmatch(parts.hostname or ""):
-        raise ValueError("It is not an https:// URL with the name of a host")
+        raise broken_rule("It is not an https:// URL with the name of a host")
     if parts.username or parts.password or parts.query or parts.fragment or port == 0:
-        raise ValueError("The URL may only have a host, a port and a path")
+        raise broken_rule("The URL may only have a host, a port and a path")
     return value.rstrip("/")
 
 
@@ -180,7 +180,7 @@ class HostedDescription(_Strict):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.max_tokens > self.context_tokens:
-            raise ValueError("max_tokens is more than context_tokens")
+            raise broken_rule("max_tokens is more than context_tokens")
         return self
 
     @property

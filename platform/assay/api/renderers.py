@@ -26,6 +26,13 @@ class PlainText(BaseRenderer):
         return str(data)
 
 
+class JsonLines(PlainText):
+    """JSON values, one a line."""
+
+    media_type = "application/jsonl"
+    format = "jsonl"
+
+
 class File(BaseRenderer):
     """An unchanged file."""
 

@@ -82,7 +82,7 @@ def test_the_api_takes_a_secret_and_gives_none_back(
     conflict = problem_of(api.post(f"{path}/rotate", {"secret": "Bearer x", "version": 1}), 409)
     assert conflict["code"] == "credential_rotated"
     refused = api.post("credentials", BODY | {"name": "b", "secret": f"{CANARY}\r\nx: y"})
-    assert problem_of(refused, 400)["errors"][0]["field"] == "secret"
+    assert problem_of(refused, 422)["errors"][0]["field"] == "secret"
     revoked = api.post(f"{path}/revoke")
     assert (revoked.body["state"], revoked.body["sealed_to"]) == ("revoked", "")
     for answer in (made, rotated, shown, listed, refused, revoked):

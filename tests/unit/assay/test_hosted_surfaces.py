@@ -76,7 +76,7 @@ def test_a_fault_is_shown_at_its_field(company: Company) -> None:
     fields = form_fields({"terms.sha256": ["x"], "prices.prompt": ["y"], "base_url": ["z"]})
     assert fields == {"terms_sha256": ["x"], "prompt_price": ["y"], "base_url": ["z"]}
     body = {"model": "docstring-writer", "description": {**described(), "secret": "sk-1"}}
-    problem = problem_of(Api(company.devi).post("hosted-models", body), 400)
+    problem = problem_of(Api(company.devi).post("hosted-models", body), 422)
     assert "secret" in json.dumps(problem)
 
 

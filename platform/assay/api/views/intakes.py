@@ -115,7 +115,9 @@ def show(actor: Principal, intake_id: int) -> Intake:
     return intake_get(actor=actor, id=intake_id)
 
 
-@routes.create("hosted-models", "Describe a hosted model for intake, and queue its checks")
+@routes.create(
+    "hosted-models", "Describe a hosted model for intake, and queue its checks", judged=True
+)
 def describe(actor: Principal, body: NewHosted) -> Intake:
     intake, _job = hosted_request(
         actor=actor,

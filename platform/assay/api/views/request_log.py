@@ -14,7 +14,7 @@ from rest_framework.utils.urls import replace_query_param
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.pagination import CursorPagination
-from assay.api.renderers import PlainText
+from assay.api.renderers import JsonLines
 from assay.api.representations.governance import UsageAnswer
 from assay.api.routes import Routes
 from assay.api.views.feedback import FeedbackAnswer
@@ -166,7 +166,7 @@ def teach(actor: Principal, request_id: str, body: LoggedFeedback) -> Feedback:
 class RequestsExportView(Endpoint):
     """Requests of a department, as JSON Lines."""
 
-    renderer_classes = (*Endpoint.renderer_classes, PlainText)
+    renderer_classes = (JsonLines, *Endpoint.renderer_classes)
 
     @operation(
         "Requests",
