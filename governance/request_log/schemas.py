@@ -74,6 +74,6 @@ class RequestExport(Schema):
 
     department: Annotated[Line, Field(max_length=DEPARTMENT_MAX)]
     reason: Reason
-    filters: RequestFilter = RequestFilter()
+    filters: RequestFilter = Field(default_factory=RequestFilter)
     content: bool = False
     limit: int = Field(default=1_000, ge=1, le=10_000)

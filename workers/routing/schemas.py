@@ -88,7 +88,8 @@ class Target(Schema):
     release: Id
     role: Annotated[Choice[TargetRole], Field(description="serve, canary, fallback or shadow.")]
     weight: int = Field(default=0, ge=0, le=100)
-    conditions: RoutingConditions = RoutingConditions()
+    # By a factory: generated clients take no object as a default.
+    conditions: RoutingConditions = Field(default_factory=RoutingConditions)
     replicas: Replicas | None = Field(
         default=None, description="Of a new target; by default one replica."
     )
