@@ -16,6 +16,8 @@ from assay.local.services import free_port
 MODEL = "smollm2-135m-instruct-q4"
 HOST = "localhost"
 START_S = 60
+# Tokens of a prompt with its answer.
+CONTEXT = 2048
 # Loads only xllamacpp and the standard library. The environment has the key; arguments are public.
 _SERVER = """
 import os, sys, threading, xllamacpp
@@ -23,7 +25,7 @@ params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
 params.model_alias = {sys.argv[3]}
 params.api_keys = [os.environ["PROVIDER_KEY"]]
-params.n_ctx, params.n_parallel, params.n_gpu_layers = 2048, 2, 0
+params.n_ctx, params.n_parallel, params.n_gpu_layers = 2 * int(sys.argv[4]), 2, 0
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.ui, params.offline, params.verbosity = False, True, 1
 server = xllamacpp.Server(params)
@@ -47,7 +49,7 @@ def start(folder: Path, gguf: Path, key: str) -> Provider:
     """
     port = _port(folder / "provider.json")
     program = Program(
-        [sys.executable, "-I", "-c", _SERVER, str(gguf), str(port), MODEL],
+        [sys.executable, "-I", "-c", _SERVER, str(gguf), str(port), MODEL, str(CONTEXT)],
         environment={"PROVIDER_KEY": key},
         log=folder / "logs" / "provider.log",
         folder=folder,

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from typing import Any
 
 from assay_demo.client import RequestRejected
-from assay_demo.clients import posted
-from assay_demo.provider import HOST, MODEL, Provider, start
+from assay_demo.clients import openai_client, posted
+from assay_demo.provider import CONTEXT, HOST, MODEL, Provider, start
 from assay_demo.stage import Stage
-from assay_demo.story.adapt import DOCSTRINGS
+from assay_demo.story.adapt import DOCSTRING_TEST, DOCSTRINGS, evaluate
 from assay_demo.story.intake import sign_off
 from assay_demo.story.release import approve, attest, ensure_deployed, submit, wait_serving
 from assay_demo.story.use import PROMPT
@@ -26,6 +26,7 @@ def run(stage: Stage) -> None:
         stage.say(f"A stranger's server offers {MODEL} at {provider.origin}, in OpenAI's shape.")
         _enter_secret(stage, provider)
         version = _take_in(stage, provider)
+        _evaluate(stage, version)
         _call(stage, version)
         _fall_back(stage, version)
 
@@ -68,7 +69,7 @@ def _take_in(stage: Stage, provider: Provider) -> dict[str, Any]:
             "region": "this machine",
             "credential": CREDENTIAL,
             "parameters": ["max_tokens", "temperature", "top_p", "stop"],
-            "context_tokens": 1024,
+            "context_tokens": CONTEXT,
             "max_tokens": 512,
             "terms": {
                 "title": "Terms of the stranger",
@@ -95,6 +96,14 @@ def _take_in(stage: Stage, provider: Provider) -> dict[str, Any]:
     return version
 
 
+def _evaluate(stage: Stage, version: dict[str, Any]) -> None:
+    measured = evaluate(stage, stage["enzo"], version, DOCSTRING_TEST)
+    stage.say(
+        f"An egress worker evaluates it on {measured['sample_size']} public rows: chrf "
+        f"{measured['metrics']['chrf']:.1f}."
+    )
+
+
 def _version(stage: Stage) -> dict[str, Any] | None:
     for version in stage["enzo"].all(f"models/{ASSISTANT}/versions"):
         detail: dict[str, Any] = version
@@ -104,11 +113,23 @@ def _version(stage: Stage) -> dict[str, Any] | None:
 
 def _release(stage: Stage, version: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an approved release of the version for a deployment's name."""
-    release = submit(
+    states = {"in_review", "changes_requested", "approved"}
+    releases = stage["devi"].all("releases")
+    release = next(
+        (
+            each
+            for each in releases
+            if each["deployment_name"] == name
+            and each["version"]["id"] == version["id"]
+            and each["state"] in states
+        ),
+        None,
+    ) or submit(
         stage,
         "devi",
         version,
         name,
+        again=True,
         departments=["engineering"],
         visibility="organization",
         purpose="Answer engineers' questions, and stand in when the docstring writer is down.",
@@ -130,6 +151,8 @@ def _call(stage: Stage, version: dict[str, Any]) -> None:
         served["replicas"][0]["loaded_digest"] == version["digest"],
         f"{ASSISTANT} runs exactly the approved description",
     )
+    # Gateways learn of a new replica within a second.
+    stage.wait_for("the gateway knows the replica", lambda: _is_ready(stage))
     message = posted(
         stage,
         "messages",
@@ -156,6 +179,11 @@ def _call(stage: Stage, version: dict[str, Any]) -> None:
         f"({message['usage']['output_tokens']} tokens) and OpenAI's /v1/responses "
         f"({response['usage']['output_tokens']} tokens)."
     )
+
+
+def _is_ready(stage: Stage) -> bool:
+    models = openai_client(stage).models.list().data
+    return any(each.id == ASSISTANT and getattr(each, "ready", True) for each in models)
 
 
 def _fall_back(stage: Stage, version: dict[str, Any]) -> None:

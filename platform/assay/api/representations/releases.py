@@ -29,7 +29,7 @@ class ReleaseAnswer(ValidityAnswer):
     visibility = serializers.CharField()
     purpose = serializers.CharField()
     tier = serializers.CharField()
-    engine = serializers.CharField(help_text="`own`, `llama.cpp` or `vllm`.")
+    engine = serializers.CharField(help_text="`own`, `llama.cpp`, `vllm` or `hosted`.")
     precision = serializers.CharField(help_text="`stored`: as the weights are stored.")
     dossier_digest = serializers.CharField()
     submitted_by = PersonReference()
