@@ -81,6 +81,7 @@ EXEMPT = {
     "incident_for_change": HELPER,
     "intake_allow": LETS,
     "hosted_request": ASKS,
+    "intake_request": ASKS,
     "intake_submit": ASKS,
     "request_check": HELPER,
     "job_cancel": RUNS,
