@@ -1,9 +1,8 @@
-"""The credentials of departments, as an egress worker opens and keeps them.
+"""Credentials of departments in an egress worker, which opens them and keeps them in memory.
 
-A secret is opened in memory once, and used while the control plane confirms it: each reading is
-valid for `FRESH_S` seconds, so a rotation or revocation takes effect within 5 seconds. While the
-control plane does not answer, the last reading is valid as long as a deployment serves without
-confirmation.
+The worker reads the row of a credential from the control plane. A reading is valid for `FRESH_S`
+seconds, so a rotation or revocation takes effect within 5 seconds. While the control plane does not
+answer, the last reading stays valid as long as a deployment may serve without confirmation.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
 FRESH_S = 4.0
-# Longest reading.
+# Time limit for one reading.
 READ_S = 3.0
 # Interval of further attempts while the control plane does not answer.
 RETRY_S = 1.0
@@ -71,7 +70,7 @@ class CredentialControl(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An opened credential, confirmed at `read_at` and used until `fresh_until` without asking."""
+    """An opened credential, confirmed at `read_at` and read again after `fresh_until`."""
 
     credential: Credential
     read_at: float
@@ -100,9 +99,8 @@ class SealedCredentials:
         self._outage_s = outage_s
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._reads: dict[_Key, asyncio.Task[_Entry]] = {}
-        # Deployments share an opened credential, and so its token. An older version that is put
-        # back into the database is not used.
-        self._opened: OrderedDict[int, tuple[int, Credential]] = OrderedDict()
+        # Deployments share an opened credential, and so its token, while its row is unchanged.
+        self._opened: OrderedDict[int, tuple[SealedCredential, Credential]] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "assay-credentials")
 
     async def get(
@@ -178,22 +176,22 @@ class SealedCredentials:
         )
 
     def _current(self, sealed: SealedCredential, *, host: str) -> Credential:
-        """Return the opened credential, which is the known one unless its version is new."""
-        version, credential = self._opened.get(sealed.id, (0, None))
-        if sealed.version < version:
+        """Return the opened credential; open it again if its row changed in any column, because
+        only the seal proves the department and the hosts."""
+        known, credential = self._opened.get(sealed.id, (None, None))
+        if known is not None and sealed.version < known.version:
             logger.error(
                 "Credential %s of %s went back from version %d to %d",
-                sealed.name, sealed.department, version, sealed.version,
+                sealed.name, sealed.department, known.version, sealed.version,
             )  # fmt: skip
             raise credential_unavailable(
                 f"The credential {sealed.name} has an older version than before; enter it again."
             )
-        if credential is None or sealed.version > version:
+        if credential is None or sealed != known:
             credential = self._open(sealed)
-        # The hosts are part of what was opened.
         if host not in sealed.hosts:
             raise credential_unavailable(f"The credential {sealed.name} may not be sent to {host}.")
-        self._opened[sealed.id] = (sealed.version, credential)
+        self._opened[sealed.id] = (sealed, credential)
         self._opened.move_to_end(sealed.id)
         if len(self._opened) > ENTRIES_MAX:
             self._opened.popitem(last=False)

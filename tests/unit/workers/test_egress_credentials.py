@@ -217,6 +217,21 @@ async def test_a_row_that_was_changed_does_not_open(
     assert "cannot be opened" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "moved", [{"department": "finance"}, {"hosts": (HOST, "evil.example")}, {"sealed": b""}], ids=str
+)
+async def test_a_row_that_was_changed_after_it_was_opened_is_refused(
+    moved: dict[str, Any], asks_each_time: None
+) -> None:
+    plane = Plane(header())
+    known = credentials(plane)
+    await authorization(known)
+    plane.answer = replace(header(), **moved)
+    assert "enter it again" in str(await refused(known, host=plane.answer.hosts[-1]))
+    plane.answer = header()
+    assert await authorization(known) == f"Bearer {CANARY}"
+
+
 async def test_an_older_row_that_is_put_back_is_refused(asks_each_time: None) -> None:
     older = header("Bearer older", version=1)
     plane = Plane(header("Bearer newer", version=2))
