@@ -1,6 +1,6 @@
-"""Judgment of the addresses that a name resolves to.
+"""Checks of the addresses that a host's name resolves to.
 
-Names are judged after their resolution, at each connection: a name that resolved to a public
+Every connection checks its address after the name was resolved: a name that resolved to a public
 address a moment ago may resolve to an internal one now.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
-# Services with a machine's own credentials. Some lie in networks that are public or private.
+# Services that give a machine its credentials. Some have public addresses, others private ones.
 METADATA = frozenset(
     map(
         ip_address,
@@ -24,8 +24,12 @@ METADATA = frozenset(
         ),
     )
 )
+# All public addresses of IPv6 that are assigned.
+_PUBLIC_V6 = IPv6Network("2000::/3")
 # Addresses of IPv6 that a gateway translates to the IPv4 address in their last 32 bits.
-_TRANSLATED = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96")
+_TRANSLATED = tuple(
+    map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
+)
 
 
 class AddressRefused(PermissionError):
@@ -39,8 +43,8 @@ class AddressRefused(PermissionError):
 def check_address(address: str, *, internal: bool) -> None:
     """Raise AddressRefused if an address must not be reached.
 
-    With `internal`, because an administrator permits the host, it may be private or this machine's.
-    Services with credentials of machines, link-local and multicast addresses are always refused.
+    `internal` permits private and loopback addresses, for hosts that an administrator permits.
+    Metadata services, link-local and multicast addresses are always refused.
     """
     try:
         ip = _plain(ip_address(address.partition("%")[0]))
@@ -48,14 +52,17 @@ def check_address(address: str, *, internal: bool) -> None:
         raise AddressRefused(f"{address[:60]!r} is not an address") from None
     if ip in METADATA:
         raise AddressRefused(f"{ip} is the address of a metadata service")
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not _v6(ip)):
+    # `is_reserved` of IPv6 includes ::1, which `internal` may permit.
+    reserved = ip.version == 4 and ip.is_reserved
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or reserved:
         raise AddressRefused(f"{ip} is not the address of a server")
-    if not ip.is_global and not internal:
+    public = ip.is_global and (ip.version == 4 or ip in _PUBLIC_V6)
+    if not public and not internal:
         raise AddressRefused(f"{ip} is an internal address")
 
 
 def is_address(host: str) -> bool:
-    """Return whether a URL's host is an address in place of a name, in any notation that resolvers
+    """Return whether a URL's host is an address and not a name, in any notation that resolvers
     accept, such as 127.1 or 2130706433."""
     try:
         ip_address(host)
@@ -65,7 +72,7 @@ def is_address(host: str) -> bool:
 
 
 def _plain(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an address of IPv6 stands for, if it stands for one."""
+    """Return the IPv4 address that an IPv6 address leads to, or the address itself."""
     if not isinstance(ip, IPv6Address):
         return ip
     if (inner := ip.ipv4_mapped or ip.sixtofour) is not None:
@@ -75,8 +82,3 @@ def _plain(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if any(ip in network for network in _TRANSLATED) and int(ip) > 1:
         return IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip
-
-
-def _v6(ip: IPv4Address | IPv6Address) -> bool:
-    # `is_reserved` of IPv6 includes ::1, which `internal` may permit.
-    return ip.version == 6

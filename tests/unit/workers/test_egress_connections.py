@@ -35,7 +35,7 @@ ANSWER = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
     [
         "10.1.2.3", "172.16.0.1", "192.168.1.1", "127.0.0.1", "::1", "100.64.0.1", "fd00::1",
         "::ffff:10.1.2.3", "::ffff:127.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1",
-        "198.18.0.1", "192.0.2.1",
+        "198.18.0.1", "192.0.2.1", "fec0::1", "::ffff:0:10.1.2.3",
     ],
 )  # fmt: skip
 def test_an_internal_address_is_refused_unless_its_host_is_permitted(address: str) -> None:
