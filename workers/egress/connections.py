@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -22,19 +23,20 @@ from yarl import URL
 from workers.egress.addresses import AddressRefused, check_address, is_address
 from workers.engines.protocol import RequestRefused
 
-# Seconds for which an unused connection is kept; providers close theirs after a minute or more.
+# Unused connections are closed after this time, before providers close them (a minute or more).
 KEEP_ALIVE_S = 20.0
 DNS_CACHE_S = 10
 MAX_HEADER = 16_384
 MAX_HEADERS = 128
 _LONGEST_RETRY_S = 86_400
-# Time and bytes between the last event of a stream and the end of its body.
+_SECONDS = re.compile(r"[0-9]{1,15}")
+# Most time and bytes between the last event of a stream and the end of its body.
 _END_S, _END = 1.0, 65_536
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Assay"}
 
 
 class ProviderFailed(RequestRefused):
-    """A provider could not be reached, or did not answer as it should.
+    """A provider could not be reached, refused the request, or sent a faulty answer.
 
     Attributes:
         retry_after_s: Seconds after which the provider accepts requests again; 0 if unknown.
@@ -54,14 +56,14 @@ class ProviderFailed(RequestRefused):
 
 @dataclass(frozen=True, slots=True)
 class EgressRules:
-    """Settings of the way out.
+    """Settings for connections to providers.
 
     Attributes:
-        internal_hosts: Names of hosts, in lower case, that may have private addresses and plain
-            HTTP. They are reached without the proxy.
+        internal_hosts: Lowercase names of hosts that may have private addresses and use plain HTTP.
+            Connections to them bypass the proxy.
         proxy: URL of an HTTP proxy for all other hosts; empty for none.
         ca_file: Certificates in PEM that are trusted in addition to the system's; empty for none.
-        connect_s: Longest time for a connection, with name resolution and TLS.
+        connect_s: Longest time to connect, including name resolution and TLS.
         first_byte_s: Longest time until an answer that is streamed begins.
         idle_s: Longest pause between two complete lines of a stream.
         total_s: Longest exchange; requests have their own, shorter deadlines.
@@ -77,7 +79,7 @@ class EgressRules:
 
 
 class Answer:
-    """The answer to one request, whose head has been read. Close it."""
+    """The answer to one request; its head has been read. The caller closes it."""
 
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
         self._response = response
@@ -90,9 +92,9 @@ class Answer:
 
     @property
     def retry_after_s(self) -> int:
-        """Return the whole seconds of `Retry-After`; 0 without, or if it is a date."""
+        """Return the seconds of `Retry-After`; 0 if it is missing, a date or absurdly long."""
         value = self._response.headers.get("Retry-After", "")
-        return min(int(value), _LONGEST_RETRY_S) if value.isascii() and value.isdigit() else 0
+        return min(int(value), _LONGEST_RETRY_S) if _SECONDS.fullmatch(value) else 0
 
     @property
     def content_type(self) -> str:
@@ -103,7 +105,7 @@ class Answer:
         """Return the next bytes of the body; empty at its end.
 
         Raises:
-            ProviderFailed: it has more than `most` bytes, or the connection broke.
+            ProviderFailed: the body has more than `most` bytes, or the connection broke.
         """
         with _translated(self._host):
             chunk = await self._response.content.readany()
@@ -120,13 +122,13 @@ class Answer:
         return b"".join(chunks)
 
     async def finish(self) -> None:
-        """Read the end of a body whose content is complete, so that its connection can be kept."""
+        """Read the body to its end after its last event, so that the connection can be reused."""
         with contextlib.suppress(TimeoutError, ProviderFailed):
             async with asyncio.timeout(_END_S):
                 await self.read(self._size + _END)
 
     def close(self) -> None:
-        """End the exchange: a connection whose answer was not read to its end is closed."""
+        """End the exchange. The connection is reused only if the answer was read to its end."""
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -134,7 +136,7 @@ class Answer:
 
 
 class Route:
-    """The way to one base URL; see `Egress.route`."""
+    """A connection target: one base URL and the paths below it."""
 
     def __init__(self, egress: Egress, base_url: str) -> None:
         parts = urlsplit(base_url)
@@ -207,7 +209,7 @@ class Egress:
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     def route(self, base_url: str) -> Route:
-        """Return the way to a base URL. Raises ProviderFailed if it may not be reached."""
+        """Return the route to a base URL. Raises ProviderFailed if it may not be reached."""
         return Route(self, base_url)
 
     async def request(
@@ -216,7 +218,7 @@ class Egress:
         """Send a request; see `Route.send`."""
         proxied = bool(self.rules.proxy) and not route.internal
         if proxied:
-            await self._judge(route.host)
+            await self._check_host(route.host)
         kind = "proxied" if proxied else "internal" if route.internal else "public"
         return await self._session(kind).request(
             method,
@@ -241,7 +243,7 @@ class Egress:
                     ssl=self._tls,
                     ttl_dns_cache=DNS_CACHE_S,
                     keepalive_timeout=KEEP_ALIVE_S,
-                    # The last place before a connection, which sees addresses in URLs, too.
+                    # The last step before a connection; it also sees addresses written in URLs.
                     socket_factory={
                         "public": _public_socket,
                         "internal": _internal_socket,
@@ -260,20 +262,20 @@ class Egress:
             )
         return self._sessions[kind]
 
-    async def _judge(self, host: str) -> None:
-        """Check the addresses of a host that a proxy will resolve again.
+    async def _check_host(self, host: str) -> None:
+        """Check the addresses of a host before a proxy resolves its name. Raises AddressRefused.
 
-        A name that does not resolve here is left to the proxy: its machine may have the only
-        resolver. Raises AddressRefused.
+        A name that does not resolve here is left to the proxy, whose machine may have the only
+        resolver.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+            addresses = await asyncio.get_running_loop().getaddrinfo(host, None)
         except OSError:
             if is_address(host):
                 raise AddressRefused(f"{host} is not an address") from None
             return
-        for each in found:
-            check_address(str(each[4][0]), internal=False)
+        for *_, address in addresses:
+            check_address(str(address[0]), internal=False)
 
 
 def _public_socket(info: Any) -> socket.socket:

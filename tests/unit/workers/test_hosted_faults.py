@@ -308,9 +308,21 @@ def test_a_refused_credential_is_reported_without_the_words_of_the_provider(
         assert "sk-secret" not in failed.message
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", [{"code": "invalid_api_key"}, {"type": "authentication_error"}])
+def test_a_credential_refused_with_status_200_is_reported_without_the_words_of_the_provider(
+    tmp_path: Path, stream: bool, kind: dict[str, str]
+) -> None:
+    error = {"message": "Incorrect API key provided: sk-secret", **kind}
+    with calling(tmp_path, replies({"error": error})) as (caller, _):
+        failed = caller.ask(stream=stream).failed
+        assert (failed.code, failed.status) == ("credential_unavailable", 503)
+        assert "sk-secret" not in failed.message
+
+
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
-    [("17", 17), ("99999999999", 86_400), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)],
+    [("17", 17), ("99999999999", 86_400), ("-1", 0), ("9" * 5_000, 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)],
 )
 def test_a_rate_limit_keeps_its_time(tmp_path: Path, retry_after: str, seconds: int) -> None:
     behave = replies({}, f"Retry-After: {retry_after}", status="429 Too Many Requests")
@@ -363,6 +375,21 @@ def test_a_prompt_that_is_too_long_keeps_its_code(tmp_path: Path) -> None:
 def test_malformed_events_are_a_failure(tmp_path: Path, data: str) -> None:
     with calling(tmp_path, streams(event(data), DONE)) as (caller, _):
         failed = caller.ask().failed
+        assert (failed.code, failed.status) == ("provider_failed", 502)
+
+
+@pytest.mark.parametrize(
+    ("shape", "start"),
+    [
+        ("anthropic", '{"content": [{"type": "tool_use", "name": "look", "input": '),
+        ("gemini", '{"candidates": [{"content": {"parts": [{"functionCall": {"args": '),
+    ],
+)
+def test_an_answer_that_is_nested_too_deeply_is_a_failure(
+    tmp_path: Path, shape: str, start: str
+) -> None:
+    with calling(tmp_path, replies(f"{start}{'[' * 100_000}".encode()), shape) as (caller, _):
+        failed = caller.ask(stream=False).failed
         assert (failed.code, failed.status) == ("provider_failed", 502)
 
 

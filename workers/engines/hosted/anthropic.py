@@ -7,7 +7,7 @@ from typing import Any
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions, Tool
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
-from workers.engines.hosted.failures import malformed, stated_failure
+from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import (
     Call,
     State,
@@ -102,7 +102,7 @@ class MessagesReader:
                     self.state.complete, self.state.ended = bool(self.state.finish), True
                 case "error":
                     raise stated_failure(event)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         return []
 
@@ -118,7 +118,7 @@ class MessagesReader:
                 deltas += self._block(number, block)
             self._usage(answer.get("usage"))
             deltas += self._end(answer)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         self.state.complete = bool(self.state.finish)
         return deltas

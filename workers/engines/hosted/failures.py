@@ -9,6 +9,10 @@ from typing import Any
 from workers.egress.connections import ProviderFailed
 from workers.engines.hosted.shapes import parse
 
+# Errors of a reader for an answer that is not in its shape, or nested too deeply.
+MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+# Kinds of errors about the credential, whose messages may quote it.
+_CREDENTIAL = re.compile(r"\b(?:401|403)\b|authenticat|permission|api_?key")
 # Errors of AWS about the time of a signature.
 _WRONG_TIME = re.compile(rb"Signature (?:expired|not yet current)|RequestTimeTooSkewed")
 
@@ -27,9 +31,9 @@ def provider_error(body: Any) -> str:
 
 
 def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFailed:
-    """Return the failure for an answer by its HTTP status.
+    """Return the failure for the HTTP status of an answer.
 
-    The provider's words reach the caller only if they concern the request.
+    The provider's message reaches the caller only if it concerns the request.
     """
     match status:
         case 400 | 401 | 403 if _WRONG_TIME.search(body):
@@ -52,11 +56,7 @@ def status_failure(status: int, body: bytes, retry_after_s: int) -> ProviderFail
                 status=413 if status == 413 else 400,
             )
         case 401 | 403:
-            return ProviderFailed(
-                "The provider refused the credential of this model; its owner must replace it.",
-                code="credential_unavailable",
-                status=503,
-            )
+            return _credential_refused()
         case 402:
             return ProviderFailed(
                 "The provider requires a payment.", code="provider_overloaded", status=503
@@ -92,6 +92,8 @@ def stated_failure(body: Any) -> ProviderFailed:
         kind = " ".join(
             str(error.get(name, ""))[:60] for name in ("type", "code", "status")
         ).lower()
+    if _CREDENTIAL.search(kind):
+        return _credential_refused()
     message = provider_error(body) or "It gave no reason."
     if "rate" in kind or "429" in kind or "exhausted" in kind:
         return ProviderFailed(
@@ -104,3 +106,11 @@ def stated_failure(body: Any) -> ProviderFailed:
             f"The provider is overloaded: {message}", code="provider_overloaded", status=503
         )
     return ProviderFailed(f"The provider failed: {message}")
+
+
+def _credential_refused() -> ProviderFailed:
+    return ProviderFailed(
+        "The provider refused the credential of this model; its owner must replace it.",
+        code="credential_unavailable",
+        status=503,
+    )

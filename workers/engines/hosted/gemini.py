@@ -8,7 +8,7 @@ from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingO
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import malformed, stated_failure
+from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import (
     Call,
     State,
@@ -108,7 +108,7 @@ class ContentReader:
                     deltas += state.end(index, "content_filter")
             if usage := event.get("usageMetadata"):
                 self._usage(usage)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         state.complete = len(state.finish) == state.choices
         return deltas

@@ -13,7 +13,7 @@ from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options, TextInputs, TextOptions
 from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import malformed, stated_failure
+from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import (
     Call,
     State,
@@ -129,7 +129,7 @@ class ChatReader:
                     deltas += state.end(index, _REASONS.get(reason, "stop"))
             if usage := event.get("usage"):
                 state.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         return deltas
 
@@ -148,7 +148,7 @@ class ChatReader:
                 deltas += state.end(index, _REASONS.get(choice.get("finish_reason"), "stop"))
             usage = answer.get("usage") or {}
             state.usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         state.complete = len(state.finish) == state.choices
         return deltas
@@ -202,7 +202,7 @@ class EmbeddingsReader:
                 raise ValueError("a vector is not a list of numbers")
             usage = answer.get("usage") or {}
             self.state.usage(usage.get("prompt_tokens"), 0)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             raise malformed(error) from error
         self.state.results, self.state.finish, self.state.complete = results, {0: "stop"}, True
         return []
