@@ -1,4 +1,4 @@
-"""The parts of an egress worker: its way out, the credentials, and the calls for intakes."""
+"""The parts of an egress worker: connections, credentials, engines, intakes and evaluations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,10 +28,10 @@ from workers.engines.hosted.engine import HostedEngine
 from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
-# Interval between questions to the control plane for providers to call.
+# Interval at which the worker gets the providers to call for intakes.
 PROBES_S = 5.0
 _GRACE_S = 10.0
-# Of the answer of a token endpoint.
+# Most time and bytes for the answer of a token endpoint.
 _TOKEN_S, _TOKEN_MAX = 15.0, 1024 * 1024
 
 
@@ -47,8 +48,8 @@ def egress_rules() -> EgressRules:
 
 
 class EgressWorker:
-    """Makes the engines of hosted models, calls providers for intakes in a thread, and evaluates
-    hosted versions with `jobs` and `files`, if it has these."""
+    """Makes the engines of hosted models and calls providers for intakes. With `jobs` and `files`,
+    it also evaluates hosted versions."""
 
     def __init__(
         self,
@@ -106,22 +107,30 @@ class EgressWorker:
         while not self._stop.wait(PROBES_S):
             try:
                 self._control.drop_broken()
-                for order in self._control.probes(worker=self._worker):
-                    self._control.probe_report(
-                        worker=self._worker, intake_id=order.intake_id, result=self._result(order)
-                    )
-            except DomainError as error:
-                logger.warning("A provider was called in vain: %s", error.message)
+                orders = self._control.probes(worker=self._worker)
+                # All at once: each order ends at the same time, however slow a provider is.
+                probes = [(order, self._loop.run(self._probed(order))) for order in orders]
+                for order, running in probes:
+                    self._report(order, running)
             except Exception:
                 # The next round tries again; the control plane may be away.
                 logger.exception("Providers could not be called for intakes")
         self._control.close()
 
-    def _result(self, order: ProbeOrder) -> ProbeResult:
+    def _report(self, order: ProbeOrder, running: Future[ProbeResult]) -> None:
         try:
-            return self._loop.run(self._probed(order)).result(WITHIN_S + _GRACE_S)
+            result = running.result(WITHIN_S + _GRACE_S)
         except TimeoutError:
-            return unreached("The egress worker was too busy.")
+            result = unreached("The egress worker was too busy.")
+        except Exception:
+            logger.exception("The provider of intake %d could not be called", order.intake_id)
+            result = unreached("The egress worker failed.")
+        try:
+            self._control.probe_report(
+                worker=self._worker, intake_id=order.intake_id, result=result
+            )
+        except DomainError as error:
+            logger.warning("Intake %d: the result was refused: %s", order.intake_id, error.message)
 
     async def _probed(self, order: ProbeOrder) -> ProbeResult:
         description, credential = order.description, None

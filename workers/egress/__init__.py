@@ -1,1 +1,1 @@
-"""The way out to providers: what may be reached, how, and with which credentials."""
+"""Connections to providers and credentials for them; calls for intakes, and evaluations."""

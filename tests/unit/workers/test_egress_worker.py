@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any, cast
 import pytest
 
 from governance.credentials.sealing import public_key_of, seal, secret_context
+from governance.errors import WrongState
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
 from registry.catalog.hosted import ProbeResult
 from tests.unit.workers import company
-from tests.unit.workers.provider import Answers, Provider, described, replies
+from tests.unit.workers.provider import Answers, Provider, Received, described, replies
 from tests.unit.workers.test_hosted_versions import deployed, gpt
 from tests.waiting import PATIENCE_S
 from workers.celery_tasks import egress
@@ -119,6 +121,38 @@ def test_a_provider_is_called_for_an_intake_with_the_credential_of_its_departmen
     assert (intake, result.reached, result.model) == (7, True, "test-1")
     assert plane.intakes == [7]
     assert {each.headers["authorization"] for each in provider.received} == {"Bearer sk-1"}
+
+
+def test_intakes_are_probed_at_once_and_one_refused_report_ends_no_other(
+    configured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict(Plane):
+        def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
+            if intake_id == 7:
+                raise WrongState("The order is over.")
+            super().probe_report(worker=worker, intake_id=intake_id, result=result)
+
+    async def behave(received: Received, writer: asyncio.StreamWriter) -> None:
+        while len(provider.received) < 2:
+            await asyncio.sleep(0.01)
+        await replies(ANSWER)(received, writer)
+
+    monkeypatch.setattr(egress, "PROBES_S", 0.01)
+    provider = Provider(behave)
+    orders = [
+        ProbeOrder(number, "clinical", "text-generation", described(provider.origin), 120.0)
+        for number in (7, 8)
+    ]
+    plane = Strict(*orders)
+    worker = worker_of(plane)
+    worker.start()
+    try:
+        assert plane.reported.wait(PATIENCE_S)
+    finally:
+        worker.close()
+        provider.close()
+    ((intake, result),) = plane.reports
+    assert (intake, result.reached) == (8, True)
 
 
 def test_without_a_key_the_call_says_so(
