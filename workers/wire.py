@@ -187,9 +187,9 @@ class Done:
     such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `prefill_ms` that from
     there to the first token, `decode_ms` that from the first token to the last; the latter two are
-    0 for tasks that do not generate token by token. `estimated` says that a provider stated no
-    credible count, so that at least one of the two is an estimate. `answered_as` is the name, and
-    the fingerprint, that a provider's answer states if they differ from the approved description.
+    0 for tasks that do not generate token by token. `estimated` means that a provider stated no
+    credible count, so at least one of the two is an estimate. `answered_as` has the model and the
+    fingerprint in a provider's answer if they differ from the approved description.
     `device_ms` is the request's share of device
     time, which is equal for requests that run at once. `units` is the usage in the unit of the
     task; if the unit is tokens, the two token counts are the usage.
@@ -218,8 +218,8 @@ class Done:
 class Failed:
     """Refusal or failure. `status` is the HTTP status, `message` is for the caller.
 
-    The counts are as in `Done`, if the caller is charged for the work until then. After
-    `retry_after_s` seconds a provider accepts requests again; 0 if unknown.
+    The counts are as in `Done`, if the caller is charged for the work until then.
+    `retry_after_s` is the time until the provider accepts requests again; 0 if unknown.
     """
 
     code: str

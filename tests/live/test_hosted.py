@@ -1,5 +1,5 @@
-"""A provider's model through a real gateway and a real egress worker: llama.cpp's own server as a
-stranger's, and one that never ends its answers."""
+"""Hosted models through a real gateway and a real egress worker. The providers are llama.cpp's own
+server, and a server that never ends its answers."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Hosted:
 
 @pytest.fixture
 def llama_cpp(tmp_path: Path) -> Iterator[str]:
-    """The address of llama.cpp's own server."""
+    """Return the address of llama.cpp's own server."""
     port = free_port()
     model = fetch(names=["smollm2"])["smollm2"]
     with (tmp_path / "provider.log").open("wb") as log:
@@ -192,7 +192,7 @@ def loaded_libraries(pid: int) -> str:
 
 
 def pss(pid: int) -> int:
-    """The memory of a process in KiB, with its part of what it shares."""
+    """The proportional set size of a process, in KiB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
@@ -225,7 +225,7 @@ def test_a_killed_egress_worker_ends_its_streams_with_an_error(
 
 
 async def streams(hosted: Hosted, before: int) -> list[str]:
-    """Open streams, kill the worker; return the last line of each that is not the end."""
+    """Open streams and kill the worker; return the last event of each stream."""
     body = {"model": "assistant", "messages": QUESTION, "stream": True}
     begun = asyncio.Semaphore(0)
 

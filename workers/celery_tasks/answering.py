@@ -437,9 +437,9 @@ class DeviceClock:
 
 
 class NoDevice(DeviceClock):
-    """Charges no device time: a provider computes."""
+    """Charges no device time, because a provider computes the answers."""
 
     def leave(self, request_id: str) -> int:
-        """Return 0, after the end of a request."""
+        """End a request; return 0."""
         super().leave(request_id)
         return 0

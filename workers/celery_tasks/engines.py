@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 def offered_engines() -> list[str]:
     """Return the names of the engines that this process can start, Assay's own first.
 
-    An egress worker offers hosted models alone, and no other process offers them: it has the
-    credentials of providers, and no other code may run next to them.
+    An egress worker offers only hosted models, and no other process offers them: it holds the
+    credentials of providers, so no other code may run in it.
     """
     if settings.EGRESS:
         return [str(EngineName.HOSTED)]

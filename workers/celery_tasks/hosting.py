@@ -104,8 +104,8 @@ class EngineHost:
     ) -> None:
         """`control` copies the files of versions, by default from the store. Assay's own engines
         run in the processes of `own`, by default in this process. `hosted` makes the engine of a
-        hosted model from a folder, for the deployment with an ID; None if this process calls no
-        providers."""
+        hosted model from the folder of its description and the ID of its deployment; without it,
+        this process calls no providers."""
         self._hosted = hosted
         self._control = control or DirectControl()
         self._own = own

@@ -1,4 +1,4 @@
-"""Job operations of an egress worker, which claims evaluations of hosted versions alone."""
+"""Job operations of an egress worker, which claims only evaluations of hosted versions."""
 
 from __future__ import annotations
 

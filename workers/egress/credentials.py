@@ -12,13 +12,12 @@ class Credential(Protocol):
     """One secret that authenticates requests to one host."""
 
     async def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """Return the headers that authenticate exactly this request.
+        """Return the headers that authenticate this request only.
 
-        They are computed for every request, because a signature covers its body; a token is
-        refreshed before it expires.
+        Call it for every request: a signature covers the body, and a token expires.
 
         Raises:
-            RequestRefused: no valid token could be had (`credential_unavailable`, 503).
+            RequestRefused: no valid token is available (`credential_unavailable`, 503).
         """
 
 
@@ -34,8 +33,9 @@ class Credentials(Protocol):
         intake_id: int = 0,
         job_id: str = "",
     ) -> Credential:
-        """Return the credential called `name` of the department that owns the deployment, the
-        model of the intake whose provider this worker must call, or the evaluation that it runs.
+        """Return the credential called `name` of one department: the owner of the deployment, of
+        the intake's model, or of the evaluation. The worker must call the provider for the intake,
+        or run the evaluation.
 
         Raises:
             RequestRefused: it is missing, revoked or not permitted for the host

@@ -27,7 +27,7 @@ from workers.run.order import INPUTS, EvaluateWork, Order
 from workers.supervision.supervisor import Finish, Supervisor
 
 logger = logging.getLogger(__name__)
-# Evaluations of one egress worker at once.
+# Concurrent evaluations of one egress worker.
 AT_ONCE = 2
 # Intervals at which a free thread looks for a job, and a running evaluation reports its use.
 CLAIM_S, REPORT_S = 3.0, 2.0
@@ -35,18 +35,17 @@ _END_S = 30.0
 
 
 class EvaluationControl(JobControl, Protocol):
-    """The control plane's side of evaluations of hosted versions."""
+    """Job operations that egress workers use for evaluations of hosted versions."""
 
     def claim_first(self, worker: str) -> tuple[Claim, Order] | None:
         """Claim the first evaluation of a hosted version in line; return None if there is none, or
         its order fails."""
 
     def used(self, claim: Claim, *, prompt_tokens: int, completion_tokens: int) -> None:
-        """Record tokens that were used since the last call, and check that the evaluation may go
-        on.
+        """Record the tokens used since the last call; check that the evaluation may continue.
 
         Raises:
-            DomainError: it may not; says why.
+            DomainError: it may not continue; the message is the reason.
         """
 
 
@@ -105,7 +104,7 @@ class Evaluations:
         until = time.monotonic() + _END_S
         for thread in self._threads:
             while thread.is_alive() and time.monotonic() < until:
-                # Again and again: a run may start meanwhile.
+                # Repeated, because a run may start meanwhile.
                 self._launcher.end_all()
                 thread.join(0.2)
 
@@ -144,10 +143,10 @@ class Evaluations:
                     logger.info("Job %s: %s, attempt %d", claim.job_id, claim.title, claim.attempt)
                     self.run(claim, order)
             except (LeaseLost, NoAnswer) as error:
-                logger.warning("An evaluation was not handed over: %s", error)
+                logger.warning("The result of an evaluation could not be reported: %s", error)
             except Exception:
                 # The next round tries again; the job's lease runs out.
-                logger.exception("An evaluation broke")
+                logger.exception("An evaluation failed")
         self._control.close()
 
     def _relayed(self, folder: Path) -> socket.socket:
@@ -171,20 +170,20 @@ class Evaluations:
         return theirs
 
     def _report(self, attempt: _Attempt, over: threading.Event) -> None:
-        """Report the use of a running attempt; end its exchanges when it may not go on."""
+        """Report the use of a running attempt; end its exchanges when it may not continue."""
         while not over.wait(REPORT_S):
             relay = attempt.relay
             if relay is None:
                 continue
             try:
-                self._tell_use(attempt)
+                self._report_use(attempt)
             except NoAnswer as error:
                 logger.warning("Job %s: its use is reported later: %s", attempt.claim.job_id, error)
             except DomainError as error:
                 relay.refuse(error.message)
         self._control.close()
 
-    def _tell_use(self, attempt: _Attempt) -> None:
+    def _report_use(self, attempt: _Attempt) -> None:
         """Report the tokens since the last report. Raises NoAnswer and DomainError."""
         if attempt.relay is None:
             return
@@ -208,7 +207,7 @@ class Evaluations:
         until = time.monotonic() + _END_S
         while True:
             try:
-                self._tell_use(attempt)
+                self._report_use(attempt)
             except NoAnswer as error:
                 if time.monotonic() < until:
                     time.sleep(1)

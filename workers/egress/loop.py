@@ -19,7 +19,7 @@ STOP_S = 10.0
 class EgressLoop:
     """One event loop in a thread, and the connections that it uses.
 
-    uvloop, because TLS of asyncio keeps about 256 KiB for each connection.
+    It is uvloop, because asyncio's TLS keeps about 256 KiB for each connection.
     """
 
     def __init__(self, rules: EgressRules) -> None:
@@ -29,7 +29,7 @@ class EgressLoop:
         self._thread.start()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function on the loop soon. Raises RuntimeError if it was closed."""
+        """Schedule a function on the loop. Raises RuntimeError if the loop was closed."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:

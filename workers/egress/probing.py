@@ -24,14 +24,14 @@ from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, names_mod
 from workers.engines.hosted.shapes import encode
 from workers.engines.protocol import RequestRefused
 
-# Longest time of both exchanges.
+# Time limit for both exchanges together.
 WITHIN_S = 90.0
 
 
 async def probe(
     egress: Egress, description: HostedDescription, credential: Credential | None
 ) -> ProbeResult:
-    """Call a provider with `PROBE_TEXT` alone; return what it answered."""
+    """Send `PROBE_TEXT` to a provider and get its list of models; return the result."""
     try:
         async with asyncio.timeout(WITHIN_S):
             return await _probed(egress, description, credential)
@@ -79,7 +79,7 @@ async def _probed(
 
 
 def _listed(description: HostedDescription, body: bytes) -> bool | None:
-    """Return whether a list of models names the described one; None if it is no list."""
+    """Return whether a list of models names the described model; None if the body is not a list."""
     try:
         answer = orjson.loads(body)
         rows = answer.get("data") if "data" in answer else answer["models"]

@@ -1,8 +1,9 @@
-"""Passes the requests of one evaluation's run to the provider of its version.
+"""Pass the requests of an evaluation's run to the provider of its version.
 
-The run has no network, and is not trusted: it may send as many requests of a conversation as its
-order needs, and nothing else. Answers that the provider does not give for now are requested again,
-within bounds. When the run ends, the kernel closes its socket, and its exchanges end.
+The run has no network and is not trusted: it may send as many requests for conversations as its
+order needs, and nothing else. While the provider limits requests or is overloaded, the relay
+repeats a request within bounds. When the run ends, the kernel closes its socket, and the exchanges
+end.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from workers.references import replace_parts
 from workers.wire import Delta, Done, Event, Failed, event_to_json
 
 logger = logging.getLogger(__name__)
-# Exchanges of one evaluation with its provider at once.
+# Concurrent exchanges of one evaluation with its provider.
 AT_ONCE = 8
-# Requests that are read from the run but not answered, and the bytes of one, with its images.
+# Most requests that were read from the run and not answered, and most bytes of one with its images.
 OPEN_MAX, MAX_REQUEST = 2 * AT_ONCE, 16 * 1024 * 1024
-# Failures of a provider that pass, and the pauses before the request is sent again.
-PASSING = frozenset({"provider_rate_limited", "provider_overloaded"})
+# Temporary failures of a provider, and the first and longest pause before a request is repeated.
+TEMPORARY = frozenset({"provider_rate_limited", "provider_overloaded"})
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 120.0
-# Time for which one request is tried.
+# Time for which one request is repeated.
 PATIENCE_S = 900.0
 _ID_MAX = 100
 
 
 @dataclass(slots=True)
 class Use:
-    """Use of a provider by one evaluation so far. `names` are pairs of model and fingerprint that
-    answers stated; `estimated` answers stated no credible number of tokens."""
+    """Use of a provider by one evaluation so far. `names` has the pairs of model and fingerprint in
+    its answers; `estimated` counts the answers without a credible number of tokens."""
 
     answers: int = 0
     prompt_tokens: int = 0
@@ -90,7 +91,7 @@ class Relay:
             return replace(self._use, names=frozenset(self._engine.stated))
 
     def refuse(self, reason: str) -> None:
-        """Send nothing more to the provider; all requests fail with this reason."""
+        """Stop sending to the provider; all requests fail with this reason."""
         with self._lock:
             self._reason = self._reason or reason
         self._stop.set()
@@ -115,14 +116,16 @@ class Relay:
                 else:
                     self._accept(message)
         except Exception as error:
-            # Not the error's text: that of a validation may have data.
-            logger.warning("The run of an evaluation sent no request: %s", type(error).__name__)
-        # The run has ended, or is not believed any more.
+            # The text of a validation error may have data of the request.
+            logger.warning(
+                "The run of an evaluation sent an invalid message: %s", type(error).__name__
+            )
+        # The run has ended, or broke the protocol.
         self.refuse("The run of the evaluation ended.")
         self._channel.close()
 
     def _accept(self, message: Mapping[str, Any]) -> None:
-        """Queue a request. Raises ValueError, KeyError or TypeError if it is none."""
+        """Queue a request. Raises ValueError, KeyError or TypeError if the message is invalid."""
         name = message["id"]
         if not isinstance(name, str) or not 0 < len(name) <= _ID_MAX:
             raise ValueError("the ID is not a short text")
@@ -180,7 +183,7 @@ class Relay:
     def _answer(
         self, request: EngineRequest, canceled: threading.Event
     ) -> tuple[str, Done | Failed]:
-        """Return a provider's answer and its end; try again while the provider refuses for now."""
+        """Return an answer and its last event; repeat the request after temporary failures."""
         until, wait_s = time.monotonic() + PATIENCE_S, FIRST_WAIT_S
         while True:
             if self._stop.is_set() or canceled.is_set():
@@ -188,8 +191,8 @@ class Relay:
             text, event = self._exchange(request, canceled)
             self._count(event)
             if isinstance(event, Done):
-                return self._judged(text, event)
-            if self._stop.is_set() or event.code not in PASSING:
+                return self._checked(text, event)
+            if self._stop.is_set() or event.code not in TEMPORARY:
                 return "", self._stopped() or event
             pause_s = min(max(event.retry_after_s, wait_s), LONGEST_WAIT_S)
             if time.monotonic() + pause_s > until:
@@ -231,8 +234,8 @@ class Relay:
             use.completion_tokens += event.completion_tokens
             use.estimated += event.estimated
 
-    def _judged(self, text: str, event: Done) -> tuple[str, Done | Failed]:
-        """Return an answer, or why it is none of the described model."""
+    def _checked(self, text: str, event: Done) -> tuple[str, Done | Failed]:
+        """Return an answer of the described model, or the failure for any other answer."""
         if (stopped := self._stopped()) is not None:
             return "", stopped
         if event.finish_reason == "canceled":

@@ -59,7 +59,7 @@ class LocalLauncher:
         relay: Callable[[Path], socket.socket] | None = None,
     ) -> None:
         """`default_memory` is the limit in bytes for a job that requests none; None: no limit.
-        `relay` returns a socket that the run of a folder gets, and that only it has open."""
+        `relay` makes the socket that the run in a folder inherits; the launcher closes its copy."""
         self._relay = relay
         self._default_memory = default_memory
         self._groups = delegated_group()

@@ -40,7 +40,7 @@ class OfferReports:
         others: bool = True,
     ) -> None:
         """`report` sends offers to the control plane; `close` closes the thread's connections.
-        Without `others`, tasks of other packages are neither tested nor offered."""
+        With `others=False`, tasks of other packages are neither tested nor offered."""
         self._others = others
         self._report = report
         self._close = close

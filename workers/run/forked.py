@@ -2,7 +2,7 @@
 socket to the launcher as its standard input.
 
 It imports torch once, and has neither the worker's environment nor its files. A message describes a
-run in JSON and carries a socket, and a second one if the run may ask its launcher for something.
+run in JSON and carries a socket, and a second one if the run sends requests to its launcher.
 For each, this process forks a supervisor, which forks the run, sends the run's process ID over the
 first socket, waits for its end and sends its status. A run is
 confined to its folder before it reads a file. After `IDLE_S` without a message this process ends,

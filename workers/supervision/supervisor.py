@@ -64,7 +64,7 @@ class Supervisor:
 
     `threads` is the number of torch threads for one job. A run may take `stop_s` to stop, or
     `pause_s` to stop for a pause. An unavailable launcher is tried again for `away_s`. `ending`
-    gets the end of an attempt before it is reported, and returns the one to report.
+    is called with the end of an attempt, and returns the end to report.
     """
 
     control: JobControl

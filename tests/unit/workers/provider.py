@@ -1,4 +1,4 @@
-"""A provider that behaves as a test says, on a real socket, and an engine that calls it."""
+"""A provider on a real socket, whose behavior a test defines, and an engine that calls it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATHS = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 
 @dataclass(frozen=True)
 class Received:
-    """One request as the provider got it."""
+    """One request that the provider received."""
 
     path: str
     headers: Mapping[str, str]

@@ -218,7 +218,9 @@ async def test_a_row_that_was_changed_does_not_open(
 
 
 @pytest.mark.parametrize(
-    "moved", [{"department": "finance"}, {"hosts": (HOST, "evil.example")}, {"sealed": b""}], ids=str
+    "moved",
+    [{"department": "finance"}, {"hosts": (HOST, "evil.example")}, {"sealed": b""}],
+    ids=str,
 )
 async def test_a_row_that_was_changed_after_it_was_opened_is_refused(
     moved: dict[str, Any], asks_each_time: None
@@ -312,7 +314,7 @@ async def test_a_token_is_renewed_before_it_expires_and_a_failure_keeps_it(
     known = credentials(Plane(oauth2()), endpoint)
     assert await authorization(known) == "Bearer t0ken"
     # From now on, a token needs renewal during its whole life.
-    monkeypatch.setattr(tokens, "RENEWED_PART", 1.0)
+    monkeypatch.setattr(tokens, "RENEWED_FRACTION", 1.0)
     monkeypatch.setattr(tokens, "RENEWED_S", 1e9)
     endpoint.answer = {"access_token": "second", "expires_in": "3600"}
     assert await authorization(known) == "Bearer t0ken"

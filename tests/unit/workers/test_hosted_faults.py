@@ -322,7 +322,13 @@ def test_a_credential_refused_with_status_200_is_reported_without_the_words_of_t
 
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
-    [("17", 17), ("99999999999", 86_400), ("-1", 0), ("9" * 5_000, 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)],
+    [
+        ("17", 17),
+        ("99999999999", 86_400),
+        ("-1", 0),
+        ("9" * 5_000, 0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0),
+    ],
 )
 def test_a_rate_limit_keeps_its_time(tmp_path: Path, retry_after: str, seconds: int) -> None:
     behave = replies({}, f"Retry-After: {retry_after}", status="429 Too Many Requests")

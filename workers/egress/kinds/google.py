@@ -33,12 +33,12 @@ class GoogleCredential:
         self._fetch = fetch
         pem = secret.private_key.get_secret_value().encode()
         self._key = cast(RSAPrivateKey, load_pem_private_key(pem, password=None))
-        self._tokens = Tokens(self._ask)
+        self._tokens = Tokens(self._request)
 
     async def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
         return {"authorization": f"Bearer {await self._tokens.value()}"}
 
-    async def _ask(self) -> Token:
+    async def _request(self) -> Token:
         form = {"grant_type": GRANT, "assertion": self.statement(int(CLOCK.now()))}
         return await token_request(self._fetch, self._secret.token_uri, form, hint=_HINT)
 

@@ -16,12 +16,12 @@ class OAuth2Credential:
     def __init__(self, secret: OAuth2Secret, fetch: Fetch) -> None:
         self._secret = secret
         self._fetch = fetch
-        self._tokens = Tokens(self._ask)
+        self._tokens = Tokens(self._request)
 
     async def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
         return {"authorization": f"Bearer {await self._tokens.value()}"}
 
-    async def _ask(self) -> Token:
+    async def _request(self) -> Token:
         secret = self._secret
         form = {
             "grant_type": "client_credentials",

@@ -1,4 +1,4 @@
-"""Access tokens: fetched by one request for all, and renewed before they expire."""
+"""Access tokens, which all requests share and which are renewed before they expire."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 Fetch = Callable[[str, Mapping[str, str], bytes], Awaitable[tuple[int, bytes]]]
 
 FETCH_S = 15.0
-# Requests that follow a failure within this time get the same answer and do not flood the endpoint.
+# Within this time after a failure, requests get the same error and do not flood the endpoint.
 PAUSE_S = 2.0
-# A token is renewed when this part of its life is left, at most these seconds before its end.
-RENEWED_PART, RENEWED_S = 0.2, 300.0
-# A token without a stated life, and the longest that is believed.
+# A token is renewed when this fraction of its life is left, but at most this long before its end.
+RENEWED_FRACTION, RENEWED_S = 0.2, 300.0
+# Life of a token whose endpoint states none, and the longest life that is believed.
 DEFAULT_LIFE_S, LONGEST_LIFE_S = 300.0, 86_400.0
 TOKEN_MAX = 16_384
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
@@ -35,36 +35,36 @@ _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_MAX}}}")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, and its life in seconds from `asked_at` on the monotonic clock."""
+    """A token, and its life in seconds from `requested_at` on the monotonic clock."""
 
     value: str = field(repr=False)
     life_s: float
-    asked_at: float
+    requested_at: float
 
     @property
     def expires_at(self) -> float:
-        return self.asked_at + self.life_s
+        return self.requested_at + self.life_s
 
     @property
     def renewed_at(self) -> float:
-        return self.expires_at - min(self.life_s * RENEWED_PART, RENEWED_S)
+        return self.expires_at - min(self.life_s * RENEWED_FRACTION, RENEWED_S)
 
 
 class Tokens:
     """Keeps one token. One event loop uses it."""
 
-    def __init__(self, ask: Callable[[], Awaitable[Token]]) -> None:
-        self._ask = ask
+    def __init__(self, fetch: Callable[[], Awaitable[Token]]) -> None:
+        self._fetch = fetch
         self._token: Token | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._failure: RequestRefused | None = None
         self._failed_at = float("-inf")
 
     async def value(self) -> str:
-        """Return a valid token. While it is renewed, requests go on with the previous one.
+        """Return a valid token. While it is renewed, requests use the previous one.
 
         Raises:
-            RequestRefused: no token could be had (`credential_unavailable`, 503).
+            RequestRefused: no valid token is available (`credential_unavailable`, 503).
         """
         now = time.monotonic()
         token = self._token
@@ -83,7 +83,7 @@ class Tokens:
         return token.value
 
     def _renew(self, now: float) -> asyncio.Task[None] | None:
-        """Return the renewal that runs, or a new one; None soon after a failed one."""
+        """Return the running renewal, or start one; None within `PAUSE_S` after a failure."""
         if self._renewal is None and now - self._failed_at >= PAUSE_S:
             self._renewal = asyncio.get_running_loop().create_task(self._run())
         return self._renewal
@@ -91,7 +91,7 @@ class Tokens:
     async def _run(self) -> None:
         try:
             async with asyncio.timeout(FETCH_S):
-                self._token = await self._ask()
+                self._token = await self._fetch()
             self._failure = None
         except RequestRefused as error:
             self._fail(error)
@@ -109,13 +109,13 @@ class Tokens:
 
 
 async def token_request(fetch: Fetch, url: str, form: Mapping[str, str], *, hint: str) -> Token:
-    """Request a token; return it. `hint` follows the error of a refused grant.
+    """Request a token and return it. `hint` is appended to the error for a refused grant.
 
     Raises:
         RequestRefused: the endpoint refuses, or its answer is malformed.
     """
     host = urlsplit(url).hostname
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     status, body = await fetch(url, _FORM, urlencode(form).encode())
     answer = _object(body)
     if status != 200:
@@ -132,7 +132,7 @@ async def token_request(fetch: Fetch, url: str, form: Mapping[str, str], *, hint
         raise credential_unavailable(f"The answer of the token endpoint {host} has no token.")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise credential_unavailable(f"The token endpoint {host} gives no bearer tokens.")
-    return Token(token, _life(answer.get("expires_in")), asked_at)
+    return Token(token, _life(answer.get("expires_in")), requested_at)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The engine of hosted models: requests in the wire shapes of providers, and their answers."""
+"""The engine of hosted models, and the wire shapes of providers."""

@@ -1,7 +1,7 @@
-"""The engine of hosted models: requests go to a provider, and its answer comes back as events.
+"""The engine of hosted models. It sends requests to a provider and returns the answers as events.
 
 All hosted engines of a process share one event loop (`EgressLoop`), which holds thousands of open
-answers without a thread for each. `submit` makes the request's body in the caller's thread.
+answers without a thread for each. `submit` encodes the body in the caller's thread.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ class _Work:
         self._sink = sink
 
     def cancel(self) -> None:
-        """End the exchange. A task that has not begun to run would end without its last event."""
+        """End the exchange."""
         self.canceled = True
+        # A task that is canceled before it runs would end without its last event.
         if self.running and self.task is not None:
             self.task.cancel()
 
@@ -112,7 +113,7 @@ class _Work:
         return prompt, completion, estimated
 
     def failed(self, error: RequestRefused) -> Failed:
-        """Return the last event of a failure. Text that was passed on is charged."""
+        """Return the last event of a failure, with the usage if text was passed on."""
         state = self.reader.state
         retry = error.retry_after_s if isinstance(error, ProviderFailed) else 0
         if not state.characters:
@@ -164,7 +165,7 @@ class HostedEngine:
         self._loop = loop
         self._credentials = credentials
         self._deployment_id, self._job_id = deployment_id, job_id
-        # Model and fingerprint that answers stated; a few, because a provider could state any.
+        # Pairs of model and fingerprint in answers, at most `_STATED_MAX` of them.
         self.stated: set[tuple[str, str]] = set()
         self._route = loop.egress.route(self.description.base_url)
         self._rules = loop.egress.rules
@@ -199,7 +200,8 @@ class HostedEngine:
         """Send a request; its events reach `sink` from the event loop's thread.
 
         Raises:
-            RequestRefused: the description or the wire shape does not allow it.
+            RequestRefused: the description does not permit the request, or the wire shape cannot
+                express it.
         """
         if request.adapter is not None:
             raise RequestRefused("Hosted models take no adapters.", code="adapter_not_found")
@@ -282,7 +284,7 @@ class HostedEngine:
     async def _read(self, work: _Work, answer: Answer) -> Done:
         """Pass an answer's pieces on; return its last event. Raises ProviderFailed."""
         state = work.reader.state
-        # A provider may answer a stream at once, above all by an error.
+        # A provider may answer without a stream, above all with an error.
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
@@ -309,7 +311,7 @@ class HostedEngine:
             raise _late("continue its answer", idle_s) from None
 
     def _difference(self, work: _Work) -> str:
-        """Return the names that an answer states if they are not the described ones; log them."""
+        """Return the model and fingerprint of an answer if they differ from the description."""
         state, description = work.reader.state, self.description
         if len(self.stated) < _STATED_MAX:
             self.stated.add((state.model, state.fingerprint))

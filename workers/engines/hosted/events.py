@@ -9,9 +9,9 @@ MAX_EVENT = 4 * 1024 * 1024
 
 
 class EventSplitter:
-    """Splits a stream into the data of its events; names, IDs and comments are skipped.
+    """Splits a stream into the data of its events; skips names, IDs and comments.
 
-    Each byte is searched once, so that a slow drip costs no more than a burst.
+    Each byte is searched once, so a stream in many small chunks costs no more than one in a few.
     """
 
     def __init__(self, most: int = MAX_EVENT) -> None:

@@ -10,7 +10,7 @@ from workers.egress.credentials import Credential
 from workers.engines.hosted.failures import status_failure
 from workers.engines.hosted.shapes import Call
 
-# Most bytes of one answer, and of the body of an error.
+# Most bytes of one answer; most bytes and time for the body of an error.
 MAX_ANSWER = 64 * 1024 * 1024
 _MAX_ERROR, _ERROR_S = 65_536, 10.0
 
@@ -18,10 +18,11 @@ _MAX_ERROR, _ERROR_S = 65_536, 10.0
 async def send(
     route: Route, call: Call, body: bytes, credential: Credential | None, *, within_s: float
 ) -> Answer:
-    """Send a call; return its answer, which has the status 200. Close it.
+    """Send a call; return its answer with status 200. The caller closes it.
 
     Raises:
-        RequestRefused: there is no valid credential, the provider cannot be reached, or it refuses.
+        RequestRefused: the credential is not valid, the provider cannot be reached, or it answers
+            with another status.
     """
     headers = {"Content-Type": "application/json", **call.headers}
     if credential is not None:
@@ -41,7 +42,7 @@ async def listed_models(
     """Return the body of the provider's list of models; None if it has no list.
 
     Raises:
-        RequestRefused: there is no valid credential, or the provider cannot be reached.
+        RequestRefused: the credential is not valid, or the provider cannot be reached.
     """
     if credential is not None:
         headers = headers | dict(await credential.headers("GET", route.url("/models"), b""))
@@ -53,7 +54,8 @@ async def listed_models(
 
 
 def names_model(description: HostedDescription, names: list[str]) -> bool:
-    """Return whether a list of models names the described one; Gemini's begin with `models/`."""
+    """Return whether a list of models names the described model."""
+    # Names in Gemini's list begin with `models/`.
     return description.model in {name.removeprefix("models/") for name in names}
 
 

@@ -1,8 +1,8 @@
-"""The engine of a hosted model in a run, which has no network: it sends each request over a socket
-that it got at its start, to the egress worker that started it (`workers.egress.relays`).
+"""The engine of a hosted model in a run, which has no network.
 
-Messages are frames of `workers.engine_process.frames`: `{"do": "ask", "id", "inputs", "options"}`
-and `{"do": "cancel", "id"}` from the run, `{"id", "event"}` to it.
+The egress worker that starts the run passes it a socket, and the engine sends its requests over it
+to `workers.egress.relays`. Messages are frames of `workers.engine_process.frames`: the run sends
+`{"do": "ask", "id", "inputs", "options"}` and `{"do": "cancel", "id"}`, and gets `{"id", "event"}`.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class RelayEngine:
 
 
 def _with_bytes(inputs: Inputs) -> Inputs:
-    """Return the inputs with the bytes of images in place of their files, whose paths the egress
-    worker must not open."""
+    """Return the inputs with images as bytes, because the egress worker must not open paths that a
+    run names."""
     if not isinstance(inputs, GenerationInputs) or not inputs.images:
         return inputs
     images: list[Any] = [

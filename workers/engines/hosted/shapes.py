@@ -17,7 +17,7 @@ from registry.catalog.inputs import Inputs, Options
 from workers.engines.protocol import RequestRefused
 from workers.wire import Delta
 
-# Of one request, with images in base64.
+# Most bytes of one request, with images in base64.
 MAX_BODY = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
@@ -41,7 +41,7 @@ class Call:
 
 
 class Reader(Protocol):
-    """Reads the answer to one call and remembers what it stated."""
+    """Reads the answer to one call; `state` has the model, usage and finish reasons."""
 
     state: State
 
@@ -70,17 +70,18 @@ class Shape(Protocol):
 
 @dataclass(slots=True)
 class State:
-    """Everything that an answer has stated so far.
+    """State of an answer that is being read.
 
     Attributes:
         choices: Number of requested choices.
-        most_tokens: Highest count of tokens that is believed.
+        most_tokens: Highest credible count of tokens.
         complete: All choices have ended.
-        ended: The provider said that nothing follows.
+        ended: The last event arrived; nothing follows.
         finish: Finish reason of each choice that ended.
-        prompt_tokens, completion_tokens: Usage as the provider states it; None if it did not.
-        model, fingerprint: Names that the answer states; empty if it does not.
-        results: Results of tasks that are not generated.
+        prompt_tokens, completion_tokens: Usage that the provider states; None without a credible
+            count.
+        model, fingerprint: Names in the answer; empty if it has none.
+        results: Results of tasks that do not generate text, such as vectors.
         stop: The stop text that ended the answer, if the provider names it.
     """
 
@@ -137,7 +138,7 @@ class State:
         return [Delta("", 0, index, finish=reason)] if self.choices > 1 else []
 
     def usage(self, prompt: Any, completion: Any) -> None:
-        """Record the stated usage; counts that cannot be true are not believed."""
+        """Record the stated usage; ignore counts that are not credible."""
         if self._credible(prompt):
             self.prompt_tokens = prompt
         if self._credible(completion):
@@ -165,10 +166,10 @@ class State:
 
 
 def parse(data: bytes, *, exact: bool = False) -> dict[str, Any]:
-    """Return the object in JSON. With `exact`, whole numbers of any size keep their value.
+    """Return the JSON object in `data`. With `exact`, whole numbers of any size keep their value.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: `data` is not a JSON object.
     """
     # orjson is four times as fast, but makes whole numbers beyond 64 bits inexact.
     value = json.loads(data, parse_constant=_no_constant) if exact else orjson.loads(data)
@@ -203,7 +204,7 @@ def _no_constant(name: str) -> Any:
 
 
 def generation(inputs: Inputs, options: Options) -> tuple[GenerationInputs, SamplingOptions]:
-    """Return a conversation and its settings. Raises RequestRefused if it is none."""
+    """Return a conversation and its settings. Raises RequestRefused for other inputs."""
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
         raise RequestRefused("Hosted models of this wire shape only answer conversations.")
     if inputs.messages is None:
@@ -224,10 +225,10 @@ def used_settings(
     options: SamplingOptions,
     supported: Iterable[str],
 ) -> dict[str, Any]:
-    """Return the settings of a request that its provider must be told, by name.
+    """Return the settings of a request to send to the provider, by name.
 
-    `supported` are those that the wire shape can express. A setting that has its default value is
-    not sent, unless the caller states it and the description permits it.
+    `supported` are the settings that the wire shape can express. A setting with its default value
+    is sent only if the caller states it and the description permits it.
 
     Raises:
         RequestRefused: the description does not permit a setting, or the shape cannot express it.
