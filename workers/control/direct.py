@@ -12,7 +12,7 @@ from django.db import close_old_connections, connections
 
 from governance.errors import WrongState
 from registry.catalog.hosted import HostedDescription, ProbeResult
-from registry.intake.probes import WITHIN, intake_probe_report, intake_probes_due
+from registry.intake.probes import intake_probe_report, intake_probes_due
 from registry.manifests import Manifest
 from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
@@ -127,13 +127,7 @@ class DirectControl:
 
     def probes(self, *, worker: str) -> list[ProbeOrder]:
         return [
-            ProbeOrder(
-                intake_id=probe.pk,
-                department=probe.intake.model.department.slug,
-                task=probe.intake.model.task,
-                description=HostedDescription.read(probe.intake.hosted),
-                within_s=WITHIN.total_seconds(),
-            )
+            ProbeOrder(probe.pk, HostedDescription.read(probe.intake.hosted))
             for probe in intake_probes_due(worker=worker)
         ]
 

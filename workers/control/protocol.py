@@ -141,19 +141,10 @@ class ReferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProbeOrder:
-    """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone.
-
-    Attributes:
-        department: Slug of the department that owns the intake's model, whose credential is used.
-        task: Task of the model, which decides the form of the request.
-        within_s: Seconds within which the result is accepted.
-    """
+    """A provider that an egress worker calls once for an intake, with `PROBE_TEXT` alone."""
 
     intake_id: int
-    department: str
-    task: str
     description: HostedDescription
-    within_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,9 +368,10 @@ class EngineControl(Protocol):
         intake_id: int = 0,
         job_id: str = "",
     ) -> SealedCredential:
-        """Return a sealed credential of the department that owns a deployment, and record its use.
-        With `intake_id`, of the department whose intake `worker` must call the provider for; with
-        `job_id`, of the department whose evaluation it runs.
+        """Return a sealed credential of the deployment's department, and record its use.
+
+        With `intake_id`, it belongs to the department of that intake, whose provider `worker` must
+        call; with `job_id`, to the department of that evaluation, which `worker` runs.
 
         Raises:
             NotFound: the deployment is no longer live, or the intake's call or the evaluation is
@@ -389,8 +381,8 @@ class EngineControl(Protocol):
         """
 
     def probes(self, *, worker: str) -> list[ProbeOrder]:
-        """Return providers that `worker` must call now for intakes; no other worker gets them
-        before their time is over. Only egress workers call this.
+        """Return providers that `worker` must call now for intakes. No other worker gets them until
+        their time is over. Only egress workers call this.
 
         Raises:
             NotPermitted: the worker is on a node.
@@ -400,7 +392,7 @@ class EngineControl(Protocol):
         """Record the answers of the provider of an intake.
 
         Raises:
-            WrongState: the order is no longer that of `worker`.
+            WrongState: the order no longer belongs to `worker`.
             NotPermitted: the worker is on a node.
         """
 

@@ -20,7 +20,8 @@ from registry.catalog.requests import printable
 from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
 from workers.engines.hosted.engine import SHAPES
-from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, names_model, send
+from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, send
+from workers.engines.hosted.failures import MALFORMED
 from workers.engines.hosted.shapes import encode
 from workers.engines.protocol import RequestRefused
 
@@ -83,6 +84,8 @@ def _listed(description: HostedDescription, body: bytes) -> bool | None:
     try:
         answer = orjson.loads(body)
         rows = answer.get("data") if "data" in answer else answer["models"]
-        return names_model(description, [str(row.get("id") or row.get("name")) for row in rows])
-    except (ValueError, TypeError, AttributeError, KeyError):
+        # Names in Gemini's list begin with `models/`.
+        names = {str(row.get("id") or row.get("name")).removeprefix("models/") for row in rows}
+    except MALFORMED:
         return None
+    return description.model in names

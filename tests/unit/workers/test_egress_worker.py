@@ -110,7 +110,7 @@ def test_a_provider_is_called_for_an_intake_with_the_credential_of_its_departmen
 ) -> None:
     monkeypatch.setattr(egress, "PROBES_S", 0.01)
     description = described(provider.origin, credential="provider")
-    plane = Plane(ProbeOrder(7, "clinical", "text-generation", description, 120.0))
+    plane = Plane(ProbeOrder(7, description))
     worker = worker_of(plane)
     worker.start()
     try:
@@ -133,16 +133,13 @@ def test_intakes_are_probed_at_once_and_one_refused_report_ends_no_other(
             super().probe_report(worker=worker, intake_id=intake_id, result=result)
 
     async def behave(received: Received, writer: asyncio.StreamWriter) -> None:
-        while len(provider.received) < 2:
+        while len(server.received) < 2:
             await asyncio.sleep(0.01)
         await replies(ANSWER)(received, writer)
 
     monkeypatch.setattr(egress, "PROBES_S", 0.01)
-    provider = Provider(behave)
-    orders = [
-        ProbeOrder(number, "clinical", "text-generation", described(provider.origin), 120.0)
-        for number in (7, 8)
-    ]
+    server = Provider(behave)
+    orders = [ProbeOrder(number, described(server.origin)) for number in (7, 8)]
     plane = Strict(*orders)
     worker = worker_of(plane)
     worker.start()
@@ -150,7 +147,7 @@ def test_intakes_are_probed_at_once_and_one_refused_report_ends_no_other(
         assert plane.reported.wait(PATIENCE_S)
     finally:
         worker.close()
-        provider.close()
+        server.close()
     ((intake, result),) = plane.reports
     assert (intake, result.reached) == (8, True)
 
@@ -161,7 +158,7 @@ def test_without_a_key_the_call_says_so(
     monkeypatch.setattr(egress, "PROBES_S", 0.01)
     settings.EGRESS_KEYS = []
     description = described(provider.origin, credential="provider")
-    plane = Plane(ProbeOrder(7, "clinical", "text-generation", description, 120.0))
+    plane = Plane(ProbeOrder(7, description))
     worker = worker_of(plane)
     worker.start()
     try:

@@ -445,7 +445,7 @@ def test_many_streams_are_open_at_once_without_threads(tmp_path: Path) -> None:
         streams_ = [caller.ask() for _ in range(300)]
         assert all(answers.begun.wait(PATIENCE_S) for answers in streams_)
         assert caller.engine.current_load().running == 301
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
 
 def test_a_connection_is_used_again(tmp_path: Path) -> None:

@@ -140,7 +140,6 @@ class HostedEngine:
         credentials: Secrets of departments.
         deployment_id: The deployment that uses the engine, and its credential.
         job_id: The evaluation that uses it instead of a deployment.
-        architectures, runner, threads, dtype: Not used: the provider runs the model.
 
     Raises:
         InvalidInput: the description is invalid.
@@ -155,10 +154,6 @@ class HostedEngine:
         credentials: Credentials,
         deployment_id: int = 0,
         job_id: str = "",
-        architectures: Sequence[str] = (),
-        runner: str = "",
-        threads: int = 1,
-        dtype: str | None = None,
     ) -> None:
         self.description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
         self._shape = SHAPES[self.description.shape]

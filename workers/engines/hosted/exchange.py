@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from registry.catalog.hosted import HostedDescription
 from workers.egress.connections import Answer, ProviderFailed, Route
 from workers.egress.credentials import Credential
 from workers.engines.hosted.failures import status_failure
@@ -51,12 +50,6 @@ async def listed_models(
         return await answer.read(MAX_ANSWER) if answer.status == 200 else None
     finally:
         answer.close()
-
-
-def names_model(description: HostedDescription, names: list[str]) -> bool:
-    """Return whether a list of models names the described model."""
-    # Names in Gemini's list begin with `models/`.
-    return description.model in {name.removeprefix("models/") for name in names}
 
 
 async def _failure(answer: Answer) -> ProviderFailed:
