@@ -271,7 +271,9 @@ def test_an_erased_key_makes_content_unreadable_for_good(lead: Person) -> None:
     assert not AuditEvent.objects.filter(action="request_log:read_content").exists()
     with pytest.raises(DatabaseError), transaction.atomic():
         RequestLogKey.objects.filter(number=1).update(wrapped=b"x", erased_at=None)
-    entries_write([entry(recorded("b"))], {})
+    # A process wrote this request's content only after the erasure.
+    assert entries_write([entry(recorded("held"))], {}) == 0
+    entries_write([entry(recorded("b", minutes=-60))], {})
     request_content_read(actor=proven(lead), request_id="req_b", reason="A complaint.")
 
 
@@ -293,6 +295,16 @@ def test_a_forgotten_users_content_is_deleted_and_not_written_later(lead: Person
     ForgottenUser.objects.update(at=NOW - timedelta(hours=2))
     request_logs_expire_due()
     assert not ForgottenUser.objects.exists()
+
+
+def test_a_new_key_does_not_let_a_forgotten_users_content_be_written(lead: Person) -> None:
+    log(lead)
+    clinical = find_or_make("clinical")
+    forget = EndUser(user="patient-7", reason="Requested on 3 May.")
+    request_log_forget_user(actor=proven(lead), department=clinical, forget=forget)
+    request_log_key_rotate(actor=proven(lead), department=clinical)
+    assert entries_write([entry(recorded("late"))], {}) == 0
+    assert entries_write([entry(recorded("new", minutes=-60))], {}) == 1
 
 
 def test_the_content_of_an_erased_persons_playground_is_deleted(lead: Person) -> None:
