@@ -327,8 +327,8 @@ def test_long_content_is_cut_and_a_full_day_drops(lead: Person) -> None:
     data, size, cut = packed({"numbers": [[0.123456789] * 100_000] * 10})
     assert cut
     assert size <= CONTENT_MAX
-    data, size, cut = packed({"text": "\ud800"})
-    assert not cut
+    data, size, cut = packed({"text": "\ud800", "number": 2**70})
+    assert (unpacked(data)["text"], cut) == ("?", False)
 
     log(lead, daily_mib=1)
     random = {"text": "".join(chr(0x4E00 + (n * 7919) % 20_000) for n in range(80_000))}
@@ -341,6 +341,20 @@ def test_long_content_is_cut_and_a_full_day_drops(lead: Person) -> None:
     entries_write([], {"clinical": 3, "unknown": 1})
     day.refresh_from_db()
     assert day.dropped == 23 - written
+
+
+def test_content_of_too_many_members_is_read_as_cut(lead: Person) -> None:
+    log(lead, datasets=True)
+    inputs = {f"name {number}": number for number in range(50_000)}
+    content = {**CONTENT, "prompt": {"inputs": inputs, "options": {}}}
+    entries_write([entry(recorded("f" * 32), content=content)], {})
+    path = f"requests/req_{'f' * 32}"
+    body = Api(lead).post(f"{path}/content", {"reason": "A complaint."}).body
+    assert (body["cut"], body["prompt"]["cut"]) == (True, "… [cut]")
+    page = signed_in(Client(), lead).post(f"/{path}/content", {"reason": "A complaint."})
+    assert "long texts are cut" in page.content.decode()
+    refused = Api(lead).post(f"{path}/feedback", {"reason": "Good example."})
+    problem_of(refused, 409, "content_incomplete")
 
 
 def test_expired_content_and_empty_months_go(lead: Person) -> None:
