@@ -13,6 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from assay import downloads
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted
@@ -517,6 +518,15 @@ def test_an_export_is_streamed_and_recorded(lead: Person) -> None:
         requests_export(actor=proven(make_person("Fay", "lead@finance")), export=export)
     for wrong in ({"limit": 0}, {"limit": 10_001}, {"reason": ""}, {"filters": {"x": 1}}):
         problem_of(Api(lead).post("requests/export", {**body, **wrong}), 400)
+
+
+def test_an_export_with_content_is_sent_in_small_chunks() -> None:
+    lines = ["x" * 200_000, *(["y"] * 1_000), *(["z" * 200_000] * 4)]
+    chunks = list(downloads._line_chunks(iter(lines)))
+    assert max(map(len, chunks)) < 2 * downloads.LINES_BYTES
+    assert len(chunks) < 6
+    assert b"".join(chunks).decode().splitlines() == lines
+    assert list(downloads._line_chunks(iter(()))) == []
 
 
 def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> None:
