@@ -545,6 +545,7 @@ def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> Non
     assert "content logged" in html
     older = page.context["page"].older
     assert client.get("/requests", {"before": older}).content.decode().count("row-title") == 5
+    assert client.get("/requests", {"before": ""}).context["continued"] is False
     for number in range(30, 60):
         recorded(f"r{number}", minutes=number)
     with CaptureQueriesContext(connection) as many:
