@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
@@ -42,6 +43,7 @@ class DepartmentKey:
 
     id: int
     department_id: int
+    created_at: datetime
     content: bytes
     users: bytes
 
@@ -136,7 +138,7 @@ def key_of(row: RequestLogKey) -> DepartmentKey:
 def _derived(row: RequestLogKey) -> DepartmentKey:
     secret = _secret(row)
     content, users = (_hkdf(secret, purpose) for purpose in (b"content", b"users"))
-    return DepartmentKey(row.pk, row.department_id, content, users)
+    return DepartmentKey(row.pk, row.department_id, row.created_at, content, users)
 
 
 def _secret(row: RequestLogKey) -> bytes:

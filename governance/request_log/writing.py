@@ -1,4 +1,4 @@
-"""Writing of content: called by web processes behind the answers, never in their way."""
+"""Write content of requests. Web processes call this after their answers, in a thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Max
 
 from governance.database.locks import lock_shared
 from governance.people.models import Department
@@ -19,10 +20,11 @@ from governance.request_log.models import (
     LoggedRequest,
     LogMode,
     RequestLogDay,
+    RequestLogKey,
     RequestLogPolicy,
 )
 
-# Age up to which a process may still hold content that it did not write.
+# Web processes drop content of requests that began earlier and is not written yet.
 UNWRITTEN_FOR = timedelta(hours=1)
 
 
@@ -41,12 +43,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A department's log during one write; without a `key` that this process can read, its content
-    is dropped."""
+    """A department's log during one write.
+
+    Without a `key` that this process can read, all content is dropped. Content of requests that
+    began at `erased_until` or earlier is not written: the department erased it.
+    """
 
     policy: RequestLogPolicy
     key: DepartmentKey | None
     forgotten: Mapping[bytes, datetime]
+    erased_until: datetime
+
+    def erased(self, tag: bytes, at: datetime) -> bool:
+        """Return whether the content of a request was erased before it was written."""
+        return at <= max(self.erased_until, self.forgotten.get(tag, self.erased_until))
 
 
 def log_name(department_id: int) -> str:
@@ -89,13 +99,22 @@ def _logs(ids: Iterable[int]) -> dict[int, _Log]:
     for department_id in ids:
         lock_shared(log_name(department_id))
     keys = department_keys(ids)
+    rows = RequestLogKey.objects.filter(department__in=ids, erased_at__isnull=False)
+    erased = dict(rows.order_by().values_list("department").annotate(Max("erased_at")))
     forgotten: dict[int, dict[bytes, datetime]] = defaultdict(dict)
     for row in ForgottenUser.objects.filter(department__in=ids):
         forgotten[row.department_id][bytes(row.user_tag)] = row.at
+        # The mark has the pseudonym under an earlier key, which no longer identifies the user.
+        key = keys.get(row.department_id)
+        if key is not None and row.at <= key.created_at:
+            erased[row.department_id] = key.created_at
     policies = RequestLogPolicy.objects.filter(department__in=ids, mode=LogMode.FULL)
     return {
         policy.department_id: _Log(
-            policy, keys.get(policy.department_id), forgotten[policy.department_id]
+            policy,
+            keys.get(policy.department_id),
+            forgotten[policy.department_id],
+            erased.get(policy.department_id, datetime.min.replace(tzinfo=UTC)),
         )
         for policy in policies
     }
@@ -122,9 +141,9 @@ def _write(log: _Log, day: date, entries: Sequence[Entry], dropped: int) -> int:
 
 
 def _encrypted(log: _Log, key: DepartmentKey, entry: Entry) -> LoggedRequest | None:
-    """Return the row of an entry; None if its user was forgotten meanwhile."""
+    """Return the row of an entry; None if its content was erased meanwhile."""
     tag, at = key.tag(entry.user) if entry.user else b"", _at(entry)
-    if tag in log.forgotten and at <= log.forgotten[tag]:
+    if log.erased(tag, at):
         return None
     data, size, cut = packed(entry.content)
     return LoggedRequest(

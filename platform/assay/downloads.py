@@ -1,4 +1,4 @@
-"""Downloads: stored files, exports of the audit log, dossiers and evidence packs."""
+"""Downloads: stored files, exports of the audit log and of requests, dossiers, evidence packs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from registry.storage.backend import file_key
 from workers.deployments.selectors import deployment_ids_under
 
 CHUNK_BYTES = 64 * 1024
-LINES_AT_ONCE = 500
+# A chunk of lines is sent once it has this many bytes; a line with logged content can have as many.
+LINES_BYTES = 256 * 1024
 BINARY = "application/octet-stream"
 # One range, from an offset to an end or to the last byte.
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
@@ -186,8 +187,14 @@ async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _line_chunks(lines: Iterator[str]) -> Iterator[bytes]:
-    while batch := list(islice(lines, LINES_AT_ONCE)):
-        yield "".join(f"{line}\n" for line in batch).encode()
+    chunk = bytearray()
+    for line in lines:
+        chunk += f"{line}\n".encode()
+        if len(chunk) >= LINES_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    if chunk:
+        yield bytes(chunk)
 
 
 def _file_chunks(file: BinaryIO) -> Iterator[bytes]:

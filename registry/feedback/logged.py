@@ -39,8 +39,8 @@ def feedback_from_log(
             code="datasets_not_permitted",
             hint="A lead permits it in the settings of the department's request log.",
         )
-    answer = _answer(content)
-    if content["cut"] or not answer:
+    answer = "" if content["cut"] else _answer(content)
+    if not answer:
         raise WrongState(
             "The content of this request is incomplete, so it cannot become a row.",
             code="content_incomplete",

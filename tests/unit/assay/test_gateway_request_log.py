@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -168,6 +169,32 @@ def test_what_has_no_room_is_dropped_and_counted(
     stage.deployment()
     log(stage)
     monkeypatch.setattr(request_log, "BYTES_MAX", 10)
+    assert stage.post("/v1/chat/completions", stage.key(), json=CHAT).status_code == 200
+    wait_until(lambda: RequestLogDay.objects.filter(dropped=1).exists())
+    assert not LoggedRequest.objects.exists()
+
+
+def test_results_count_as_bytes_of_the_queue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers: list[list[float]] = []
+    stage.deployment(
+        behavior=lambda request, reply: reply(Done("stop", 5, 1, results=[*numbers] or None))
+    )
+    log(stage)
+    monkeypatch.setattr(request_log, "BYTES_MAX", 40_000)
+    assert stage.post("/v1/chat/completions", stage.key(), json=CHAT).status_code == 200
+    logged()
+    numbers.append([0.5] * 1_000)
+    assert stage.post("/v1/chat/completions", stage.key(), json=CHAT).status_code == 200
+    wait_until(lambda: RequestLogDay.objects.filter(requests=1, dropped=1).exists())
+
+
+def test_content_that_was_held_too_long_is_dropped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of a forgotten user is deleted after the same time."""
+    stage.deployment()
+    log(stage)
+    monkeypatch.setattr(request_log, "UNWRITTEN_FOR", timedelta(0))
     assert stage.post("/v1/chat/completions", stage.key(), json=CHAT).status_code == 200
     wait_until(lambda: RequestLogDay.objects.filter(dropped=1).exists())
     assert not LoggedRequest.objects.exists()

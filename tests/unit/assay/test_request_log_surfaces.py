@@ -13,6 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from assay import downloads
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted
@@ -271,7 +272,9 @@ def test_an_erased_key_makes_content_unreadable_for_good(lead: Person) -> None:
     assert not AuditEvent.objects.filter(action="request_log:read_content").exists()
     with pytest.raises(DatabaseError), transaction.atomic():
         RequestLogKey.objects.filter(number=1).update(wrapped=b"x", erased_at=None)
-    entries_write([entry(recorded("b"))], {})
+    # A process wrote this request's content only after the erasure.
+    assert entries_write([entry(recorded("held"))], {}) == 0
+    entries_write([entry(recorded("b", minutes=-60))], {})
     request_content_read(actor=proven(lead), request_id="req_b", reason="A complaint.")
 
 
@@ -295,6 +298,16 @@ def test_a_forgotten_users_content_is_deleted_and_not_written_later(lead: Person
     assert not ForgottenUser.objects.exists()
 
 
+def test_a_new_key_does_not_let_a_forgotten_users_content_be_written(lead: Person) -> None:
+    log(lead)
+    clinical = find_or_make("clinical")
+    forget = EndUser(user="patient-7", reason="Requested on 3 May.")
+    request_log_forget_user(actor=proven(lead), department=clinical, forget=forget)
+    request_log_key_rotate(actor=proven(lead), department=clinical)
+    assert entries_write([entry(recorded("late"))], {}) == 0
+    assert entries_write([entry(recorded("new", minutes=-60))], {}) == 1
+
+
 def test_the_content_of_an_erased_persons_playground_is_deleted(lead: Person) -> None:
     log(lead)
     entries_write([entry(recorded("a"), person=lead.pk), entry(recorded("b"))], {})
@@ -315,8 +328,8 @@ def test_long_content_is_cut_and_a_full_day_drops(lead: Person) -> None:
     data, size, cut = packed({"numbers": [[0.123456789] * 100_000] * 10})
     assert cut
     assert size <= CONTENT_MAX
-    data, size, cut = packed({"text": "\ud800"})
-    assert not cut
+    data, size, cut = packed({"text": "\ud800", "number": 2**70})
+    assert (unpacked(data)["text"], cut) == ("?", False)
 
     log(lead, daily_mib=1)
     random = {"text": "".join(chr(0x4E00 + (n * 7919) % 20_000) for n in range(80_000))}
@@ -329,6 +342,20 @@ def test_long_content_is_cut_and_a_full_day_drops(lead: Person) -> None:
     entries_write([], {"clinical": 3, "unknown": 1})
     day.refresh_from_db()
     assert day.dropped == 23 - written
+
+
+def test_content_of_too_many_members_is_read_as_cut(lead: Person) -> None:
+    log(lead, datasets=True)
+    inputs = {f"name {number}": number for number in range(50_000)}
+    content = {**CONTENT, "prompt": {"inputs": inputs, "options": {}}}
+    entries_write([entry(recorded("f" * 32), content=content)], {})
+    path = f"requests/req_{'f' * 32}"
+    body = Api(lead).post(f"{path}/content", {"reason": "A complaint."}).body
+    assert (body["cut"], body["prompt"]["cut"]) == (True, "… [cut]")
+    page = signed_in(Client(), lead).post(f"/{path}/content", {"reason": "A complaint."})
+    assert "long texts are cut" in page.content.decode()
+    refused = Api(lead).post(f"{path}/feedback", {"reason": "Good example."})
+    problem_of(refused, 409, "content_incomplete")
 
 
 def test_expired_content_and_empty_months_go(lead: Person) -> None:
@@ -493,6 +520,15 @@ def test_an_export_is_streamed_and_recorded(lead: Person) -> None:
         problem_of(Api(lead).post("requests/export", {**body, **wrong}), 400)
 
 
+def test_an_export_with_content_is_sent_in_small_chunks() -> None:
+    lines = ["x" * 200_000, *(["y"] * 1_000), *(["z" * 200_000] * 4)]
+    chunks = list(downloads._line_chunks(iter(lines)))
+    assert max(map(len, chunks)) < 2 * downloads.LINES_BYTES
+    assert len(chunks) < 6
+    assert b"".join(chunks).decode().splitlines() == lines
+    assert list(downloads._line_chunks(iter(()))) == []
+
+
 def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> None:
     log(lead)
     for number in range(30):
@@ -509,6 +545,7 @@ def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> Non
     assert "content logged" in html
     older = page.context["page"].older
     assert client.get("/requests", {"before": older}).content.decode().count("row-title") == 5
+    assert client.get("/requests", {"before": ""}).context["continued"] is False
     for number in range(30, 60):
         recorded(f"r{number}", minutes=number)
     with CaptureQueriesContext(connection) as many:

@@ -1,9 +1,8 @@
-"""Content for the request log, taken while requests run and written behind their answers.
+"""Content for the request log, captured while requests run and written after their answers.
 
 A request hands over references; a thread builds, bounds and encrypts the content, and writes it to
-the database. The queue is bounded: what has no room is counted and dropped, and no request waits
-for it. A process that is killed loses what it has not written, which is at most what arrived in the
-last seconds.
+the database. The queue is bounded: content without room is dropped and counted, and no request
+waits for it. A process that is killed loses the content in its queue.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,12 @@ from django.db import Error, connection
 from assay.gateway.access.call import Call
 from assay.gateway.monitoring.metrics import CONTENT_DROPPED
 from governance.request_log.content import CONTENT_MAX
-from governance.request_log.writing import Entry, departments_logged_in_full, entries_write
+from governance.request_log.writing import (
+    UNWRITTEN_FOR,
+    Entry,
+    departments_logged_in_full,
+    entries_write,
+)
 from registry.catalog.endpoints import Plan
 from workers.references import is_reference, replace_parts
 from workers.request_logs import about
@@ -38,6 +43,8 @@ WRITTEN_AT_ONCE = 100
 WAITING_MAX = 4_000
 BYTES_MAX = 64 * 1024 * 1024
 _STOP_S = 5.0
+# A number in a list: an object and its pointer.
+_NUMBER_BYTES = 32
 
 
 class Captured:
@@ -59,11 +66,15 @@ class Captured:
 
     @property
     def size(self) -> int:
-        """Estimated bytes in memory; the prompt can be longer than the body, which continues it."""
-        return self.call.received + 4 * self.plan.prompt_tokens + CONTENT_MAX - self._room
+        """Estimated bytes in memory."""
+        done = self.call.done
+        results = 0 if done is None else _bytes_of(done.results)
+        # The prompt can be longer than the body: it has the earlier turns of a conversation.
+        prompt = self.call.received + 4 * self.plan.prompt_tokens
+        return prompt + CONTENT_MAX - self._room + results
 
     def add(self, delta: Delta) -> None:
-        """Keep a piece of the answer, up to the bound of all content."""
+        """Keep a piece of the answer, until the content reaches `CONTENT_MAX`."""
         if self._room <= 0:
             return
         if delta.text:
@@ -129,7 +140,7 @@ class RequestLog:
         self._writer: asyncio.Task[None] | None = None
 
     def begin(self, call: Call, plan: Plan) -> Captured | None:
-        """Return a place for the content of a request; None unless its department logs content."""
+        """Return an object for the content of a request; None unless its department logs it."""
         if call.key is None or call.key.department not in self._full or plan.counts_only:
             return None
         return Captured(call, plan)
@@ -158,7 +169,7 @@ class RequestLog:
         self._writer = asyncio.create_task(self._write_until_stopped())
 
     async def stop(self) -> None:
-        """Write what waits, for a few seconds at most."""
+        """Write the queue, for a few seconds at most."""
         self._stopping.set()
         if self._writer is not None:
             await asyncio.wait((self._writer,), timeout=_STOP_S)
@@ -175,14 +186,14 @@ class RequestLog:
             await self.flush()
 
     async def read_departments(self) -> None:
-        """Read which departments log content. Each write decides again."""
+        """Read which departments log content. Each write checks it again."""
         try:
             self._full = await self._in_thread(departments_logged_in_full)
         except Error:
             logger.warning("The departments that log content could not be read.")
 
     async def flush(self) -> None:
-        """Write what waits now. What the database does not take waits for the next round."""
+        """Write the content that is queued now. If the database fails, it stays in the queue."""
         waiting = len(self._queue)
         while waiting > 0 or self._dropped:
             batch = [self._queue[number] for number in range(min(waiting, WRITTEN_AT_ONCE))]
@@ -216,7 +227,12 @@ def _closed(work: Callable[[], T]) -> T:
 
 def _write(batch: list[Captured], counted: Counter[str]) -> None:
     entries, dropped = [], counted.copy()
+    oldest = time.time() - UNWRITTEN_FOR.total_seconds()
     for captured in batch:
+        if captured.call.occurred_at < oldest:
+            dropped[captured.department] += 1
+            CONTENT_DROPPED.inc()
+            continue
         try:
             entries.append(captured.entry())
         except Exception as error:
@@ -236,5 +252,16 @@ def _described(value: Any) -> Any:
     return replace_parts(
         value,
         is_reference,
-        lambda found: {name: found[name] for name in ("sha256", "content_type", "size")},
+        lambda media: {name: media[name] for name in ("sha256", "content_type", "size")},
     )
+
+
+def _bytes_of(value: Any) -> int:
+    """Return the estimated bytes in memory of results."""
+    if isinstance(value, dict):
+        return sum(map(_bytes_of, value.values()))
+    if isinstance(value, list) and not (value and isinstance(value[0], (int, float))):
+        return sum(map(_bytes_of, value))
+    if isinstance(value, list):
+        return _NUMBER_BYTES * len(value)
+    return len(value) if isinstance(value, str) else _NUMBER_BYTES

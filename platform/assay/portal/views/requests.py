@@ -83,7 +83,7 @@ class Requests(Screen):
         return {
             "page": page,
             "sizes": logged_sizes(page.rows),
-            "continued": "before" in given,
+            "continued": bool(given.get("before")),
             "currency": settings.CURRENCY,
             "departments": departments,
             "toolbar": (
