@@ -99,9 +99,7 @@ class Target(Schema):
         if self.role == TargetRole.PRIMARY:
             raise broken_rule("a target is serve, canary, fallback or shadow")
         if self.role == TargetRole.FALLBACK and self.weight:
-            raise broken_rule(
-                "a fallback has no weight; fallbacks are tried in the order of the list"
-            )
+            raise broken_rule("a fallback has no weight; fallbacks follow the order of the list")
         if self.role == TargetRole.SHADOW and not self.weight:
             raise broken_rule("a shadow needs a weight of 1 to 100, the percentage that is copied")
         return self

@@ -43,7 +43,7 @@ class TargetFigures:
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """A primary or target. `share` is its percentage of all requests, or for a shadow the percentage
+    """A primary or target. `share` is its percentage of all requests; for a shadow, the percentage
     that is copied; None for fallbacks and for targets with conditions. `conditions` are phrases."""
 
     deployment: Deployment

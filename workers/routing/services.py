@@ -292,7 +292,7 @@ def _check_conditions(change: TargetsChange) -> None:
     for number, target in enumerate(change.targets):
         if unknown := set(target.conditions.endpoints) - routes().keys():
             raise InvalidInput(
-                f"{min(unknown)} is not an inference endpoint; no request could meet this condition.",
+                f"{min(unknown)} is not an inference endpoint, so no request meets this condition.",
                 fields={
                     f"targets.{number}.conditions.endpoints": ["use paths of the inference API"]
                 },

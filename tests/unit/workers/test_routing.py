@@ -221,7 +221,7 @@ def test_an_endpoint_that_does_not_exist_is_refused() -> None:
     primary = deployed()
     new = release(adapter(b"new"))
     wrong = {"release": new.pk, "role": "serve", "conditions": {"endpoints": ["/v1/chatt"]}}
-    with pytest.raises(InvalidInput, match="is no endpoint"):
+    with pytest.raises(InvalidInput, match="is not an inference endpoint"):
         changed(primary, wrong)
 
 

@@ -1,9 +1,9 @@
 """Circuit breakers of targets, and the budget of retries of a deployment, in one gateway process.
 
-A target pauses after `FAILURES` failed requests in a row, or if it requests a pause (`Retry-After`).
-After the pause, one request tries it: an answer ends the pauses, and a failure doubles the next
-one. Beyond the first few, at most a tenth of the requests are retried, so that an outage does not
-multiply the load.
+A target pauses after `FAILURES` failed requests in a row, or if it requests a pause by its
+`Retry-After`. After the pause, one request tries it: an answer ends the pauses, and a failure
+doubles the next one. Beyond the first few, at most a tenth of the requests are retried, so that an
+outage does not multiply the load.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class TargetForm(TablerForm):
         required=False, min_value=1, label="Prompt tokens, at most"
     )
     modalities = forms.MultipleChoiceField(
-        required=False, choices=[(name, name.title()) for name in get_args(Modality)], label="Only with",
-        help_text="Kinds of input. None chosen: any.",
+        required=False, choices=[(name, name.title()) for name in get_args(Modality)],
+        label="Only with", help_text="Kinds of input. None chosen: any.",
     )  # fmt: skip
     days = forms.MultipleChoiceField(
         required=False, choices=[(day, day.title()) for day in DAYS], label="Only on",

@@ -46,7 +46,7 @@ class DeploymentTargets(ActionScreen):
         }
 
     def form(self, deployment: Deployment) -> TargetForm:
-        """Return the form for a new target or, with `?release=`, for the target with this release."""
+        """Return the form for a new target or, with `?release=`, for a present one."""
         targets = list(targets_visible_to(self.actor, deployment))
         chosen = number_in(self.request.GET, "release")
         initial = next((initial_of(each) for each in targets if each.release_id == chosen), {})
