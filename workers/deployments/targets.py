@@ -1,7 +1,7 @@
-"""Targets of a deployment whose primary ends or is replaced.
+"""Keep or stop the targets of a deployment whose primary ends or is replaced.
 
-A fallback that is ready takes the place of a primary whose release ended, since its own release
-permits that. If a person stops the deployment, its targets stop too.
+If the release of a primary ends, its first ready fallback becomes the primary, because the release
+of the fallback permits that. If a person stops a deployment, its targets stop too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from governance.audit.services import audit_record
 from governance.database.locks import wait_at_most
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background, service_principal
+from governance.rowsecurity import exists_anywhere
 from registry.releases.voiding import release_deployed
 from workers.deployments.models import Deployment, DeploymentState, TargetRole
 from workers.deployments.states import LIVE, deployment_move, deployment_subject
@@ -24,7 +25,7 @@ from workers.dispatch import wake_gateways
 logger = logging.getLogger(__name__)
 _CONTROLLER = service_principal("controller")
 _PATIENCE_MS = 200
-PRIMARY_ENDED = "Its primary ended, and it is no fallback that could take its place."
+PRIMARY_ENDED = "Its primary ended, and no fallback took the place."
 
 
 def live_targets(primary_id: int) -> QuerySet[Deployment]:
@@ -48,26 +49,36 @@ def targets_end(*, actor: Principal, primary: Deployment, decision: Authorizatio
 def targets_follow(
     *, actor: Principal, before: Deployment, after: Deployment, decision: Authorization | None
 ) -> None:
-    """Let the targets of a replaced primary be those of the new one. They are compared with it from
-    now on. Targets for another task stop."""
-    task = after.release.version.model.task
+    """Make the targets of a replaced primary those of the new one. Targets that were approved for
+    another task or environment stop."""
+    release = after.release
+    task = release.version.model.task
     for target in live_targets(before.pk):
-        if target.release.version.model.task != task:
+        other = target.release
+        if (other.version.model.task, other.environment) != (task, release.environment):
             deployment_move(
                 deployment_id=target.pk,
                 to=DeploymentState.STOPPED,
                 actor=actor,
-                message=f"Deployment {after.pk}, its new primary, is for {task}.",
+                message=f"Its new primary, deployment {after.pk}, is for {task} in "
+                f"{release.environment}.",
                 decision=decision,
             )
-    live_targets(before.pk).update(target_of=after, routed_at=timezone.now(), canary_verdict={})
+    _reassign(before, after)
     after.targets_revision = before.targets_revision + 1
     after.save(update_fields=["targets_revision"])
 
 
+def _reassign(before: Deployment, after: Deployment) -> None:
+    """Make `after` the primary of the targets of `before`. Canaries are compared with it from now
+    on."""
+    targets = live_targets(before.pk).exclude(pk=after.pk)
+    targets.update(target_of=after, routed_at=timezone.now(), canary_verdict={})
+
+
 def targets_settle(primary_id: int | None = None) -> int:
-    """Give targets whose primary ended another one, or stop them; return the number of primaries.
-    With `primary_id`, look at the targets of this one."""
+    """Give the targets of each ended primary another primary, or stop them. Return the number of
+    ended primaries that had targets. With `primary_id`, settle the targets of this one only."""
     rows = Deployment.objects.filter(state__in=LIVE, target_of__isnull=False)
     rows = rows.exclude(target_of__state__in=LIVE)
     if primary_id is not None:
@@ -84,10 +95,12 @@ def targets_settle(primary_id: int | None = None) -> int:
 
 
 def _succeed(primary_id: int) -> None:
-    """Make the first ready fallback the primary; stop all targets if there is none."""
+    """Make the first ready fallback the primary. Stop all targets if none is ready, or if a person
+    deployed another release under the name meanwhile."""
     ended = Deployment.objects.select_for_update(of=("self",)).get(pk=primary_id)
     targets = list(live_targets(primary_id).select_for_update(of=("self",)))
-    heir = next((each for each in targets if _may_succeed(each)), None)
+    is_taken = exists_anywhere(Deployment, name=ended.name, state__in=LIVE, target_of=None)
+    heir = None if is_taken else next((each for each in targets if _may_succeed(each)), None)
     if heir is None:
         for target in targets:
             deployment_move(
@@ -125,7 +138,7 @@ def _may_succeed(target: Deployment) -> bool:
 
 def promote(target: Deployment, before: Deployment, *, revision: int) -> None:
     """Make a locked target the primary in place of `before`, with all other targets."""
-    live_targets(before.pk).exclude(pk=target.pk).update(target_of=target)
+    _reassign(before, target)
     target.target_of, target.role, target.weight, target.position = None, "", 0, 0
     target.routing_conditions, target.canary_verdict = {}, {}
     target.targets_revision = revision

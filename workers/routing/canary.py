@@ -26,11 +26,12 @@ from workers.routing.statistics import error_rate_p, slower_p
 
 logger = logging.getLogger(__name__)
 _CONTROLLER = service_principal("controller")
-# Requests of each side before they are compared, and the newest that are.
+# Minimum number of requests of each side for a comparison; the newest `MOST` are compared.
 LEAST, MOST = 30, 1000
-# Longest time that is compared.
+# Earlier requests are not compared.
 WINDOW = timedelta(hours=24)
-# Significance of one look. Looks repeat every `EVERY_S`, so that it is far below the usual 0.05.
+# Significance level of one comparison. It is far below the usual 0.05, because comparisons repeat
+# every `EVERY_S` seconds.
 ALPHA = 0.001
 # Differences that matter: of error rates, and the ratio of median times.
 ERROR_RATE_DIFFERENCE, SLOWER_BY = 0.02, 1.5
@@ -153,8 +154,8 @@ def _requests(name: str, release_id: int, since: datetime) -> list[tuple[str, in
 
 @transaction.atomic
 def canary_roll_back(canary: Deployment, verdict: CanaryVerdict, test: Comparison) -> bool:
-    """Take the share of a canary away; return false if people changed it meanwhile. It stays
-    loaded, so that its answers can be looked at."""
+    """Take the share of a canary away; return false if a person changed it meanwhile. The canary
+    stays loaded, so that people can examine its answers."""
     rows = Deployment.objects.select_for_update(of=("self",))
     if canary.target_of_id is None:
         return False

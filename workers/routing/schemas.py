@@ -1,4 +1,4 @@
-"""Targets of a deployment as people declare them, and the conditions of one."""
+"""Schemas of a deployment's targets and their conditions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Modality = Literal["text", "image", "audio", "video"]
 
 
 class RoutingConditions(Schema):
-    """Conditions that a request must meet, all of them; an empty one is met by every request."""
+    """Conditions of a target. A request must meet all that are set."""
 
     departments: list[Annotated[Slug, Field(max_length=DEPARTMENT_MAX)]] = Field(
         default=[], max_length=100, description="Departments of the caller's key."
@@ -91,7 +91,7 @@ class Target(Schema):
     # By a factory: generated clients take no object as a default.
     conditions: RoutingConditions = Field(default_factory=RoutingConditions)
     replicas: Replicas | None = Field(
-        default=None, description="Of a new target; by default one replica."
+        default=None, description="Replicas of a new target; one by default."
     )
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class Target(Schema):
         if self.role == TargetRole.PRIMARY:
             raise broken_rule("a target is serve, canary, fallback or shadow")
         if self.role == TargetRole.FALLBACK and self.weight:
-            raise broken_rule("a fallback has no weight; its place in the list is its order")
+            raise broken_rule("a fallback has no weight; fallbacks follow the order of the list")
         if self.role == TargetRole.SHADOW and not self.weight:
             raise broken_rule("a shadow needs a weight of 1 to 100, the percentage that is copied")
         return self

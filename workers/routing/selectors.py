@@ -1,4 +1,4 @@
-"""Read the targets of a deployment, with what each of them answered."""
+"""Read the targets of a deployment, with figures of their requests."""
 
 from __future__ import annotations
 
@@ -43,9 +43,8 @@ class TargetFigures:
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """A primary or target. `share` is the percentage of requests without conditions that it gets,
-    None for fallbacks and for targets with conditions; a shadow's, of those that are copied.
-    `conditions` are phrases."""
+    """A primary or target. `share` is its percentage of all requests; for a shadow, the percentage
+    that is copied; None for fallbacks and for targets with conditions. `conditions` are phrases."""
 
     deployment: Deployment
     role: str
@@ -74,8 +73,8 @@ def targets_view(actor: Principal, deployment: Deployment) -> list[TargetView]:
         elif row.role != TargetRole.SHADOW:
             share = min(row.weight, left)
             left -= share
-        shown = figures.get((row.release_id, row.role == TargetRole.SHADOW), TargetFigures())
-        views.append(TargetView(row, row.role, share, conditions, shown))
+        answered = figures.get((row.release_id, row.role == TargetRole.SHADOW), TargetFigures())
+        views.append(TargetView(row, row.role, share, conditions, answered))
     own = figures.get((deployment.release_id, False), TargetFigures())
     return [TargetView(deployment, "primary", left, (), own), *views]
 

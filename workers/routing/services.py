@@ -44,8 +44,8 @@ def targets_change(*, actor: Principal, deployment_id: int, change: TargetsChang
     Raises:
         NotFound: the deployment or a release does not exist, or the actor may not see it.
         NotPermitted: the policy denies it, or the person gave no second factor recently.
-        WrongState: the deployment is not live, or is itself a target; a release may not serve as
-            its target (says why); or the targets have changed since `revision`.
+        WrongState: the deployment is not live, or is itself a target; a release may not be its
+            target; or the targets have changed since `revision`.
         InvalidInput: a condition names an unknown endpoint.
     """
     deployment, decision = _deployment_authorized(actor, deployment_id, "changing targets")
@@ -170,7 +170,7 @@ def _deployment_authorized(
     )
     if actor.person_id is None:
         raise NotPermitted(
-            f"{actor.name} is not a person; targets name who answers for them.",
+            f"{actor.name} is not a person; only people can change targets.",
             hint="Sign in, or use a personal access token.",
             attempt=_attempt(actor, deployment, decision),
         )
@@ -233,7 +233,7 @@ def _locked(deployment_id: int, revision: int) -> Deployment:
             f"The targets of {primary.name} have changed since revision {revision}; they are at "
             f"revision {primary.targets_revision}, and were not changed again.",
             code="targets_changed",
-            hint="Read them again, and repeat your change on what they are now.",
+            hint="Read the targets again, and repeat your change.",
         )
     return primary
 
@@ -242,7 +242,7 @@ def _check_release(primary: Deployment, release: Release, target: Target) -> Non
     """Raise WrongState unless the release was approved for such a target."""
     fault = ""
     if release.pk == primary.release_id:
-        fault = "is that of the primary"
+        fault = "is the release of the primary"
     elif release.deployment_name != primary.name:
         fault = f"was approved for the name {release.deployment_name}"
     elif release.environment != primary.release.environment:
@@ -277,7 +277,7 @@ def _check_release(primary: Deployment, release: Release, target: Target) -> Non
 
 def _refused(primary: Deployment, release: Release, fault: str, hint: str) -> WrongState:
     return WrongState(
-        f"Release {release.pk} {fault}; it is no target of {primary.name}.",
+        f"Release {release.pk} {fault}; it cannot be a target of {primary.name}.",
         code="release_not_a_target",
         hint=hint,
     )
@@ -292,7 +292,7 @@ def _check_conditions(change: TargetsChange) -> None:
     for number, target in enumerate(change.targets):
         if unknown := set(target.conditions.endpoints) - routes().keys():
             raise InvalidInput(
-                f"{min(unknown)} is no endpoint of inference, so no request meets this condition.",
+                f"{min(unknown)} is not an inference endpoint, so no request meets this condition.",
                 fields={
                     f"targets.{number}.conditions.endpoints": ["use paths of the inference API"]
                 },
@@ -324,7 +324,7 @@ def _target_insert(
             resource=new_deployment_resource(release),
             context=deployment_context(release),
         )
-    # A target is created by a person (`_authorized`).
+    # `_deployment_authorized` has refused actors who are not people.
     person_id = actor.person_id or 0
     row = deployment_insert(
         person_id, release, replicas, target_of=primary, routed_at=timezone.now(), **columns

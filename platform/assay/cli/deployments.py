@@ -207,7 +207,7 @@ def rollback(
 @app.command()
 @json_option
 def targets(deployment_id: DeploymentId) -> Answer:
-    """Show the primary and the targets of a deployment, their shares and what each answered."""
+    """Show the primary and the targets of a deployment with their shares and requests."""
     return listing(
         Client.signed_in().get(f"deployments/{deployment_id}/targets"),
         {
@@ -240,7 +240,7 @@ def route(
         typer.Option(help="The targets_revision that the file is based on; default: the current."),
     ] = None,
 ) -> Answer:
-    """Replace the targets of a deployment by those of a file. Needs `assay step-up`."""
+    """Replace the targets of a deployment with those in a file. Needs `assay step-up`."""
     client = Client.signed_in()
     if revision is None:
         revision = client.get(f"deployments/{deployment_id}")["targets_revision"]
@@ -256,21 +256,21 @@ def route(
 @json_option
 def switch(
     deployment_id: DeploymentId,
-    target: Annotated[int, typer.Argument(help="ID of the target's deployment.", min=1)],
+    target: Annotated[int, typer.Argument(help="Deployment ID of the target.", min=1)],
     reason: Reason,
 ) -> Answer:
-    """Let a loaded target be the primary, in one step. Needs `assay step-up`."""
+    """Make a loaded target the primary, in one step. Needs `assay step-up`."""
     client = Client.signed_in()
     revision = client.get(f"deployments/{deployment_id}")["targets_revision"]
     primary = client.post(
         f"deployments/{deployment_id}/switch", target=target, revision=revision, reason=reason
     )
     version = primary["version"]["name"]
-    return sentence(primary, f"{primary['name']} is answered by {version} now.")
+    return sentence(primary, f"{version} now answers requests to {primary['name']}.")
 
 
 def _verdict(target: dict[str, Any]) -> str:
-    """Return what the last comparison of a canary says."""
+    """Return the result of the last comparison of a canary."""
     verdict = target["verdict"]
     tests = "; ".join(f"{test['of']} p = {test['p']:.2g}" for test in verdict.get("tests", ()))
     return f"rolled back: {tests}" if verdict.get("rolled_back") else tests

@@ -22,6 +22,7 @@ from assay.gateway.quota.ledger import Ledger
 from assay.gateway.quota.quotas import QuotaStopped
 from assay.gateway.run.cold_start import ColdStarts
 from assay.gateway.run.execution import Execution
+from assay.gateway.run.fallback import RoutedExecution
 from assay.gateway.run.media import MediaDesk, RequestMedia, media_body_limit
 from assay.gateway.run.parts import Parts
 from assay.gateway.run.routing import Aim, TargetChoice, Traits, modalities_of, moved, place_of
@@ -131,7 +132,8 @@ class Inference:
             # The passages were filled into the prompt of this target, and permitted for it.
             choice = None
         parts.ledger.require_open()
-        execution = Execution(parts, call, plan, model_request, admitted, media, choice)
+        request = parts, call, plan, model_request, admitted, media
+        execution = Execution(*request) if choice is None else RoutedExecution(*request, choice)
         if opened is None or not opened.stores:
             await execution.run(receive, send)
             return

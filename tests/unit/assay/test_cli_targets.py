@@ -56,4 +56,4 @@ def test_the_command_line_changes_shows_and_switches_targets(call: Run, tmp_path
     _, out, _ = call(
         "deployments", "switch", number, str(target.pk), "--reason", "It is better", code=0
     )
-    assert "docs is answered by" in out
+    assert "now answers requests to docs." in out

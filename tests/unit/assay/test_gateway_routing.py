@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway.run import breakers, execution, pace
+from assay.gateway.run import breakers, fallback, pace
 from assay.gateway.run.breakers import Breakers, RetryBudget
 from assay.gateway.run.pace import Paces
 from governance.people.models import Department
@@ -24,9 +25,10 @@ from governance.usage.records import UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.responses.models import ResponseRetention
 from tests.unit.assay.gateway_support import Behavior, Reply, Stage, say_hello, stage
+from tests.unit.assay.test_gateway_media import picture
 from tests.waiting import wait_until
 from workers.deployments.models import Deployment, DeploymentState, ServingLease
-from workers.wire import Delta, Done, Failed, InferenceRequest
+from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 pytestmark = pytest.mark.sweep
 
@@ -303,6 +305,56 @@ def test_conditions_of_the_release_that_answers_apply(stage: Stage) -> None:
     assert stage.redis.keys("assay:quota:reservation:*") == []
 
 
+def test_a_request_that_no_fallback_takes_is_that_of_the_target_that_failed(stage: Stage) -> None:
+    def break_down(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 2))
+        reply(Failed("engine_failed", "It failed.", 500))
+
+    primary = stage.deployment(behavior=break_down)
+    limited = {"conditions": {"requests_per_minute": 1}}
+    spare = target(stage, primary, "fallback", say_hello, release=limited)
+    token = stage.key()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+    assert stage.post(CHAT, token, json=GOOD).status_code == 500
+    *_, entry = stage.entries(3)
+    assert (entry.release, entry.completion_tokens) == (primary.release_id, 2)
+    assert entry.route["deployment"] == primary.pk
+    paces = stage.application.gateway.start().parts.paces
+    for _ in range(pace.LEAST):
+        paces.begin(spare.pk)
+        paces.end(spare.pk, answered=True)
+    assert paces.expected_s(spare.pk) == 0.0
+
+
+def test_an_image_that_a_full_queue_refuses_goes_to_the_fallback(
+    stage: Stage, settings: Any
+) -> None:
+    def answer(request: InferenceRequest, reply: Reply) -> None:
+        reply(Done("stop", 0, 0, results=[[0.5]], units=1))
+
+    task = "zero-shot-image-classification"
+    primary = stage.deployment("clip", task=task, behavior=None)
+    own = {"target_of": primary, "role": "fallback", "position": 1}
+    stage.deployment("clip", task=task, behavior=answer, target=own)
+    stage.limit("requests_per_minute", 100)
+    settings.GATEWAY_QUEUE_MAX = 1
+    stage.redis.lpush(deployment_queue(primary.pk), "waiting")
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    body = {"model": "clip", "input": {"image": url}}
+    reply = stage.post("/v1/embeddings", stage.key(), json=body)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-assay-served-by"].endswith("after=queue_full; attempts=2")
+    assert stage.redis.keys("assay:quota:reservation:*") == []
+
+
+def test_targets_of_an_ended_primary_answer_for_no_other_one(stage: Stage) -> None:
+    former = stage.deployment(behavior=saying("former"))
+    target(stage, former, "serve", saying("of the former"), weight=100)
+    Deployment.objects.filter(pk=former.pk).update(state=DeploymentState.REFUSED)
+    stage.deployment(behavior=saying("own"))
+    assert text_of(stage.post(CHAT, stage.key(), json=GOOD)) == "own"
+
+
 def test_a_429_storm_pauses_the_target_and_honors_retry_after(stage: Stage) -> None:
     primary = stage.deployment(behavior=failing("rate_limited", 429, retry_after_s=60))
     target(stage, primary, "fallback", saying("fallback"))
@@ -356,7 +408,7 @@ def test_late_replies_of_a_failed_attempt_are_dropped(stage: Stage) -> None:
 def test_no_fallback_begins_shortly_before_the_deadline(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "_LEAST_S", 3600.0)
+    monkeypatch.setattr(fallback, "_LEAST_S", 3600.0)
     primary = stage.deployment(behavior=failing("engine_failed", 500))
     target(stage, primary, "fallback", say_hello)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 500

@@ -221,7 +221,7 @@ def test_an_endpoint_that_does_not_exist_is_refused() -> None:
     primary = deployed()
     new = release(adapter(b"new"))
     wrong = {"release": new.pk, "role": "serve", "conditions": {"endpoints": ["/v1/chatt"]}}
-    with pytest.raises(InvalidInput, match="is no endpoint"):
+    with pytest.raises(InvalidInput, match="is not an inference endpoint"):
         changed(primary, wrong)
 
 
@@ -263,6 +263,47 @@ def test_a_new_release_of_the_name_keeps_the_targets_of_the_former_one() -> None
     newer.refresh_from_db()
     assert (target.target_of_id, target.state) == (newer.pk, "pending")
     assert newer.targets_revision == 2
+
+
+def test_targets_of_another_environment_stop_with_their_primary() -> None:
+    primary = deployed()
+    target = canary_of(primary)
+    other = release(adapter(b"staged"), environment="staging")
+    newer = deployment_create(actor=company.developer(), release_id=other.pk)
+    target.refresh_from_db()
+    assert (target.state, target.target_of_id) == ("stopped", primary.pk)
+    assert f"deployment {newer.pk}" in target.message
+
+
+def test_a_canary_is_compared_with_a_new_primary_from_the_switch_on() -> None:
+    primary = deployed()
+    canary, share = changed(
+        primary,
+        {"release": release(adapter(b"canary")).pk, "role": "canary", "weight": 5},
+        {"release": release(adapter(b"share")).pk, "role": "serve", "weight": 5},
+    )
+    before = timezone.now() - timedelta(hours=1)
+    Deployment.objects.filter(pk=canary.pk).update(routed_at=before, canary_verdict={"at": "then"})
+    serving(share)
+    switch = TargetsSwitch(target=share.pk, revision=1, reason="It is better")
+    targets_switch(actor=company.developer(), deployment_id=primary.pk, switch=switch)
+    canary.refresh_from_db()
+    assert canary.target_of_id == share.pk
+    assert canary.routed_at is not None
+    assert canary.routed_at > before
+    assert canary.canary_verdict == {}
+
+
+def test_targets_stop_if_their_name_was_deployed_again_after_their_primary_ended() -> None:
+    primary = deployed()
+    (fallback,) = changed(primary, {"release": release(adapter(b"spare")).pk, "role": "fallback"})
+    serving(fallback)
+    Deployment.objects.filter(pk=primary.pk).update(state=DeploymentState.REFUSED)
+    deployment_create(actor=company.developer(), release_id=release(adapter(b"newer")).pk)
+    assert targets_settle() == 1
+    fallback.refresh_from_db()
+    assert (fallback.state, fallback.target_of_id) == ("stopped", primary.pk)
+    assert targets_settle() == 0
 
 
 def test_a_person_who_stops_a_deployment_stops_its_targets() -> None:

@@ -73,6 +73,12 @@ class Snapshot:
         targets = self.targets.get(name, ())
         return targets if primary is None else (primary, *targets)
 
+    def targets_of(self, primary: DeploymentEntry) -> tuple[DeploymentEntry, ...]:
+        """Return the targets of a primary in their order. Those of an ended primary of the same
+        name do not belong to it."""
+        targets = self.targets.get(primary.name, ())
+        return tuple(target for target in targets if target.target_of == primary.id)
+
     def entry(self, deployment_id: int) -> DeploymentEntry | None:
         """Return a live deployment, primary or target; None if it is not live."""
         for entry in self.named(self.names.get(deployment_id, "")):

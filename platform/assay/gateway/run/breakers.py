@@ -1,8 +1,8 @@
 """Circuit breakers of targets, and the budget of retries of a deployment, in one gateway process.
 
-A target that failed `FAILURES` requests in a row, or requested a pause (`Retry-After`), gets none
-for a while. Then one request tries it: if it is answered, the target is used again; otherwise the
-pause doubles. Retries are at most a tenth of the requests, apart from the first few, so that an
+A target pauses after `FAILURES` failed requests in a row, or if it requests a pause by its
+`Retry-After`. After the pause, one request tries it: an answer ends the pauses, and a failure
+doubles the next one. Beyond the first few, at most a tenth of the requests are retried, so that an
 outage does not multiply the load.
 """
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from assay.gateway.monitoring.metrics import TARGETS_PAUSED
 
 FAILURES = 5
-# First and longest pause of a target, and the longest that it can ask for, in seconds.
-PAUSE_S, PAUSE_MOST_S, ASKED_MOST_S = 2.0, 60.0, 600.0
+# First and longest pause of a target, and the longest pause that it can request, in seconds.
+PAUSE_S, PAUSE_MOST_S, REQUESTED_MOST_S = 2.0, 60.0, 600.0
 # Pause after a 429 without a time, in seconds.
 BUSY_S = 1.0
-# A request that tries a target and has no result after this frees the place for another.
+# After this time without a result of the request that tries a target, another one tries it.
 PROBE_S = 30.0
 RETRIES_SAVED, RETRIES_PER_REQUEST = 10.0, 0.1
-# Deployments that are remembered; beyond these all are forgotten.
+# Maximum number of deployments in memory; beyond it, all are forgotten.
 KNOWN_MAX = 4096
 
 
@@ -65,19 +65,19 @@ class Breakers:
     def failed(
         self, deployment_id: int, name: str, *, busy: bool = False, retry_after: float | None = None
     ) -> None:
-        """Note a failure. A target that is `busy` (429), or that says when to come again, pauses at
+        """Note a failure. A target that is `busy` (429), or that states `retry_after`, pauses at
         once."""
         if len(self._by_id) >= KNOWN_MAX:
             self._by_id.clear()
         breaker = self._by_id.setdefault(deployment_id, _Breaker())
         breaker.failures += 1
-        asked = min(retry_after or (BUSY_S if busy else 0.0), ASKED_MOST_S)
+        requested_s = min(retry_after or (BUSY_S if busy else 0.0), REQUESTED_MOST_S)
         probing = breaker.probed_until > 0.0
-        if not (asked or probing or breaker.failures >= FAILURES):
+        if not (requested_s or probing or breaker.failures >= FAILURES):
             return
-        if not asked:
+        if not requested_s:
             breaker.pause_s = min(2 * breaker.pause_s or PAUSE_S, PAUSE_MOST_S)
-        until = time.monotonic() + max(asked, 0.0 if asked else breaker.pause_s)
+        until = time.monotonic() + (requested_s or breaker.pause_s)
         breaker.paused_until = max(breaker.paused_until, until)
         breaker.probed_until = 0.0
         TARGETS_PAUSED.labels(name).inc()

@@ -16,7 +16,6 @@ from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, ModelRequest, RunningRequest
 from assay.gateway.access.call import CLIENT_GONE, Call
-from assay.gateway.access.decisions import is_ready
 from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
@@ -27,7 +26,6 @@ from assay.gateway.http.errors import (
     ReplyForged,
     error_event,
 )
-from assay.gateway.monitoring.metrics import FALLBACKS
 from assay.gateway.monitoring.tallies import count_use
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
@@ -35,8 +33,8 @@ from assay.gateway.run import events
 from assay.gateway.run.affinity import PATIENCE_S, Place
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.run.parts import Parts
-from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
-from assay.gateway.run.routing import TargetChoice, may_fall_back
+from assay.gateway.run.reply_streams import Cut, Inbox, watch_client
+from assay.gateway.run.routing import may_fall_back
 from assay.gateway.run.time_limits import TimeLimits, Timer
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.prices import Tariff
@@ -64,10 +62,6 @@ KEEPALIVE_S = 10.0
 _LAST_WORD_S, _WRITE_S, _CUT_S = 2.0, 5.0, 1.0
 # Maximum number of times that a request goes to other workers because its own are gone.
 _HANDOVERS = 3
-# Time until the deadline, in seconds, without which no other target is tried.
-_LEAST_S = 0.5
-# End of the ID of an attempt's record in the ledger.
-_FAILED = ".failed"
 
 
 class Execution:
@@ -81,9 +75,7 @@ class Execution:
         model_request: ModelRequest,
         admitted: Admitted,
         media: RequestMedia,
-        choice: TargetChoice | None = None,
     ) -> None:
-        """`choice` has further targets, which take the request if the first fails to begin it."""
         self._parts = parts
         self._call = call
         self._plan = plan
@@ -105,9 +97,7 @@ class Execution:
         self._reader: ReplyReader | None = None
         # Limits and prices by which the request has a reservation.
         self._reserved: tuple[tuple[Limit, ...], Tariff] | None = None
-        self._choice = choice
         self._running: RunningRequest
-        # Each attempt has a name of its own on the wire: a worker answers a name once.
         self._wire_id = call.request_id
         self._captured = parts.request_log.begin(call, plan)
 
@@ -168,7 +158,7 @@ class Execution:
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         limits = TimeLimits.of(self._deployment, streams=self._plan.stream)
         timeout_s = limits.total_s
-        await self._send_first(inbox, timeout_s)
+        await self._begin(inbox, timeout_s)
         self._timer = Timer(limits, self._deployment.name, inbox)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", 500, "The gateway failed or was stopped.")
@@ -192,32 +182,25 @@ class Execution:
                 self._captured.inputs = self._inputs
                 self._parts.request_log.put(self._captured)
 
-    async def _send_first(self, inbox: Inbox, timeout_s: float) -> None:
-        """Reserve the request and send it to the first target that takes it.
+    async def _begin(self, inbox: Inbox, timeout_s: float) -> None:
+        """Reserve the request and send it to the deployment's workers.
 
         Raises:
-            DomainError: none does, or a limit has no room; nothing is charged.
+            DomainError: a limit or the queue has no room, or a file is refused; nothing is charged.
         """
-        while True:
-            try:
-                self._check_pace(timeout_s)
-                if self._media.expected and self._media.has_files(self._plan):
-                    await self._reserve_with_media(timeout_s)
-                else:
-                    self._inputs = self._plan.inputs.to_wire()
-                    self._deadline = time.time() + timeout_s
-                    await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
-                    if self._choice is not None:
-                        request = self._request(self._deployment)
-                        request = replace(request, request_id=self._call.request_id)
-                        self._parts.shadows.copy(request, self._choice, self._admitted)
-                return
-            except DomainError as error:
-                if not await self._move_on(error, inbox):
-                    raise
+        self._check_pace(timeout_s)
+        if self._has_files():
+            await self._reserve_with_media(timeout_s)
+            return
+        self._inputs = self._plan.inputs.to_wire()
+        self._deadline = time.time() + timeout_s
+        await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
+
+    def _has_files(self) -> bool:
+        return self._media.expected and self._media.has_files(self._plan)
 
     def _check_pace(self, timeout_s: float) -> None:
-        """Raise DeadlineUnreachable if so many requests wait that this one would be too late."""
+        """Raise DeadlineUnreachable if the requests that wait leave no time to answer this one."""
         expected_s = self._parts.paces.expected_s(self._deployment.id)
         if expected_s > timeout_s:
             raise DeadlineUnreachable(
@@ -278,7 +261,12 @@ class Execution:
             # quotas it is already withdrawn; doing so twice is harmless.
             stopped = isinstance(error, QuotaStopped)
             busy = isinstance(error, (Unavailable, QuotaExceeded)) and not stopped
-            self._parts.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
+            withdrawal = quotas.withdraw(request_id, counts=not busy)
+            if isinstance(error, DomainError) and may_fall_back(error):
+                # Another target may take the request, and would reserve it under the same ID.
+                await withdrawal
+            else:
+                self._parts.ledger.spawn(withdrawal)
             raise
 
     def _admission(self) -> UsageEntry:
@@ -393,6 +381,10 @@ class Execution:
                 await self._end_with(error, inbox, send)
             return
 
+    async def _fall_back(self, error: DomainError, inbox: Inbox) -> bool:
+        """Send a request that failed to another target; return false if none takes it."""
+        return False
+
     async def _end_with(self, error: DomainError, inbox: Inbox, send: Send) -> None:
         """Settle a failed request, and send its error if the answer has begun. Otherwise raise
         it."""
@@ -402,115 +394,6 @@ class Execution:
             raise error
         event = error_event(error, self._call.endpoint)
         await send({"type": "http.response.body", "body": event})
-
-    async def _fall_back(self, error: DomainError, inbox: Inbox) -> bool:
-        """Send a request that failed to another target; return false if none takes it.
-
-        Nothing of the answer was sent yet. The failed attempt has a record of its own, which
-        charges what the worker reports.
-        """
-        if self._choice is not None and not self._call.recorded and error is not self._cut_by:
-            self._parts.router.failed(self._deployment, error)
-        if self._call.recorded or self._call.responding:
-            return False
-        failed, before = self._attempt_entry(error), self._admitted
-        while await self._move_on(error, inbox):
-            try:
-                await self._send_again()
-            except DomainError as refusal:
-                error = refusal
-                continue
-            if failed is not None:
-                self._parts.ledger.spawn(self._parts.ledger.settle(Settlement(failed)))
-            return True
-        # Nothing was sent to the others.
-        self.admit(before)
-        return False
-
-    def _attempt_entry(self, error: DomainError) -> UsageEntry | None:
-        """Return the ledger's entry of an attempt that failed; None if it was never sent."""
-        if not isinstance(error, EngineFailed):
-            return None
-        used = error.used or Done("failed", 0, self._completion_tokens)
-        if self._completion_tokens and error.used is None:
-            # As for a request that fails without another target.
-            used = replace(used, prompt_tokens=self._plan.prompt_tokens, units=self._units)
-        entry = self._call.entry(
-            "failed",
-            reason=error.message,
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
-            device_ms=used.device_ms,
-            units=used.units,
-        )
-        return replace(entry, request_id=self._wire_id + _FAILED, part_of=self._call.request_id)
-
-    async def _move_on(self, error: DomainError, inbox: Inbox) -> bool:
-        """Take another target for the request, which nothing has answered; false if there is none,
-        or the failure, the deadline or the budget of retries permits none."""
-        choice, call = self._choice, self._call
-        if choice is None or self._cut_by is not None or not may_fall_back(error):
-            return False
-        if self._deadline and self._deadline - time.time() < _LEAST_S:
-            return False
-        if not self._parts.router.retries.spend(self._deployment.name):
-            return False
-        before = self._deployment
-        choice.tried.append(
-            {"deployment": before.id, "release": before.release, "code": error.code}
-        )
-        try:
-            snapshot = await self._parts.refresher.knowing(
-                self._model_request.caller.token.public_id
-            )
-            # No await from here to the watch of the request.
-            aim = None if self._cut_by is not None else choice.take(snapshot)
-        except DomainError:
-            aim = None
-        if aim is None or not is_ready(aim.admitted.deployment):
-            self._parts.router.retries.earn(before.name, 1.0)
-            return False
-        self._parts.ledger.spawn(self._cancel())
-        self._parts.replies.close(self._wire_id)
-        _forget(inbox)
-        self._wire_id = f"{call.request_id}.{len(choice.tried)}"
-        self._parts.replies.open(self._wire_id, inbox)
-        self._plan, self._model_request = aim.plan, aim.model_request
-        self.admit(aim.admitted)
-        call.route = choice.route(self._deployment)
-        self._running.move(aim.model_request, self._deployment.id)
-        self._parts.affinity.leave(self._place)
-        self._place, self._completion_tokens, self._handed_over = None, 0, 0
-        self._units = self._plan.units or self._plan.tokens
-        self._parts.paces.end(before.id, answered=False)
-        self._parts.paces.begin(self._deployment.id)
-        FALLBACKS.labels(before.name, str(error.status)).inc()
-        return True
-
-    async def _send_again(self) -> None:
-        """Send the request to the target that was just taken. Its reservation stays if it has the
-        same limits and prices; otherwise it is released, and there is a new one.
-
-        Raises:
-            DomainError: the target does not take it, or a limit has no room.
-        """
-        if self._media.expected and self._media.has_files(self._plan):
-            self._inputs, self._units = await self._media.store(
-                self._plan, self._deployment.unit, self._deployment.id
-            )
-        queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
-        if (self._limits(), self._deployment.tariff) != self._reserved:
-            self._reserved = None
-            await self._parts.quotas.withdraw(self._call.request_id)
-            await self._reserve(self._most(), lifetime_s, queued)
-            return
-        await self._parts.quotas.reserve(
-            entry=self._admission(),
-            limits=(),
-            amount=self._most(),
-            lifetime_s=lifetime_s,
-            queued=queued,
-        )
 
     async def _whole(self, inbox: Inbox, send: Send) -> None:
         choices: dict[int, Choice] = {}
@@ -652,8 +535,6 @@ class Execution:
             units=done.units,
         )
         self._call.done = done
-        if self._choice is not None and outcome == "ok":
-            self._parts.router.breakers.answered(self._deployment.id)
         count_use(entry)
         self._parts.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._parts.ledger.settle(Settlement(entry))
@@ -685,13 +566,3 @@ class Execution:
             sent, completed = self._plan.prompt_tokens, self._completion_tokens
             last = Done("canceled", sent, completed, units=self._units)
         await self._charge(outcome, last, reason)
-
-
-def _forget(inbox: Inbox) -> None:
-    """Drop what a failed attempt has sent; signals of the gateway itself stay."""
-    kept = []
-    while not inbox.empty():
-        if isinstance(event := inbox.get_nowait(), (Cut, Signal)):
-            kept.append(event)
-    for event in kept:
-        inbox.put_nowait(event)

@@ -1,8 +1,8 @@
-"""Pace at which deployments answer the requests of this process, to refuse early what cannot be
-answered in time.
+"""Pace at which deployments answer the requests of this process.
 
-Requests of all processes share the queue of a deployment and its engines alike, so that the pace of
-a process and the number of its own requests give the time until a new one is answered.
+With it, the gateway refuses a request at once if the deployment cannot answer it in time. Requests
+of all processes share a deployment's queue and engines equally, so the pace of this process and the
+number of its running requests suffice for the estimate.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-# Answers before an estimate counts, and the weight of each one in it.
+# Answers before there is an estimate, and the weight of each further one in it.
 LEAST, WEIGHT = 20, 0.1
 KNOWN_MAX = 4096
 

@@ -30,12 +30,12 @@ from workers.deployments.models import TargetRole
 from workers.references import contains
 from workers.routing.schemas import DAYS, RoutingConditions
 
-# Parts of the range in which a request's place decides about shares.
+# Number of values of the four bytes that give a request its place.
 _PLACES = 1 << 32
 
 
 class TargetsPaused(Unavailable):
-    """Every target that may answer failed just now (503); nothing is charged."""
+    """All targets that may answer pause after failures (503); nothing is charged."""
 
     code = "targets_paused"
 
@@ -50,8 +50,9 @@ class Aim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Properties of a request by which targets are chosen. `place`, from 0 to 100, is the same for
-    all requests of a user or conversation. `release` began the conversation that it continues.
+    """Properties of a request by which targets are chosen. `place`, from 0 to 100, decides about
+    shares; all requests of a user have the same. `release` answered last in the conversation that
+    the request continues.
     """
 
     endpoint: str
@@ -106,7 +107,7 @@ def place_of(owner: str, name: str) -> float:
 def candidates(
     primary: DeploymentEntry, targets: Iterable[DeploymentEntry], traits: Traits
 ) -> list[DeploymentEntry]:
-    """Return the chosen one of a deployment's targets, then those to fall back to, in order."""
+    """Return the target for a request, then those to fall back to, in order."""
     now = datetime.now(UTC)
     met = [each for each in targets if traits.meet(each.conditions, now)]
     chosen, edge = primary, 0
@@ -121,8 +122,8 @@ def candidates(
 
 
 def may_fall_back(error: DomainError) -> bool:
-    """Return true if another target may not have the failure: the worker is gone, its queue is
-    full, or the engine or its provider failed. Refusals of the request itself are final."""
+    """Return true for a failure of the target: its worker is gone, its queue is full, or its engine
+    or provider failed. Refusals of the request itself are final."""
     if isinstance(error, EngineFailed):
         return error.status == 429 or error.status >= 500
     return isinstance(error, (QueueFull, NoUsableKey, DeadlineUnreachable))
@@ -177,17 +178,12 @@ class TargetChoice:
         raise first or TargetsPaused(f"No other target of {self.base.model} may answer now.")
 
     def _candidates(self, snapshot: Snapshot, primary: DeploymentEntry) -> list[DeploymentEntry]:
-        targets = snapshot.targets.get(primary.name, ())
-        if (began := self.beginning(snapshot)) is not None:
-            return [began]
-        return candidates(primary, targets, self.traits)
-
-    def beginning(self, snapshot: Snapshot) -> DeploymentEntry | None:
-        """Return the target with the release that began the conversation; None without one."""
-        for entry in snapshot.named(self.base.model):
+        targets = snapshot.targets_of(primary)
+        for entry in (primary, *targets):
             if entry.release == self.traits.release and entry.role != TargetRole.SHADOW:
-                return entry
-        return None
+                # The conversation goes on with the release that answered it last.
+                return [entry]
+        return candidates(primary, targets, self.traits)
 
     def _aim(self, snapshot: Snapshot, entry: DeploymentEntry | None) -> Aim:
         plan = self.base if entry is None else add_prompt_tokens(self.base, entry.own_prompt)
@@ -201,7 +197,7 @@ class TargetChoice:
         return Aim(admitted, plan, model_request)
 
     def route(self, deployment: DeploymentEntry) -> dict[str, Any]:
-        """Return what the audit log says about the choice of `deployment`."""
+        """Return the audit log's record of the choice of `deployment`."""
         route: dict[str, Any] = {
             "role": deployment.role or "primary",
             "deployment": deployment.id,
@@ -227,7 +223,8 @@ class Router:
             )
 
     def failed(self, entry: DeploymentEntry, error: DomainError) -> None:
-        """Note how a request ended that a target did not answer. A refusal is an answer, too."""
+        """Note that a request to a target ended with an error. The target works if it refused the
+        request itself."""
         if not isinstance(error, EngineFailed):
             return
         if not may_fall_back(error):
@@ -239,5 +236,5 @@ class Router:
 
 
 def moved(release: int, name: str) -> str:
-    """Return the header's sentence for a conversation that another release goes on with."""
+    """Return the header's sentence for a conversation that continues with another release."""
     return f"release {release}, which began it, does not serve as {name} now"

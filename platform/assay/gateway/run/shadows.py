@@ -1,8 +1,8 @@
-"""Copies of requests for shadow targets: their answers are measured and dropped.
+"""Send copies of requests to shadow targets, measure the answers, and drop them.
 
-A copy is as permitted as a request: the policy must allow the caller's key to use the target. It is
-charged to the deployment's department, as `jobs/shadow` in the ledger, and is in no sum of the
-deployment's traffic. It delays nothing: a few run at once, and others are not made.
+The policy must permit the caller's key to use the shadow target. Copies are charged to the
+deployment's department, as `jobs/shadow` in the ledger, and are not counted as its traffic. They
+do not delay requests: at most `RUNNING_MAX` run at once, and further ones are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 logger = logging.getLogger(__name__)
 SHADOW = f"{JOBS}shadow"
-# Copies of one process that run at a time.
+# Maximum number of running copies in one process.
 RUNNING_MAX = 16
 
 
@@ -69,10 +69,11 @@ class Shadows:
     def copy(self, request: InferenceRequest, choice: TargetChoice, by: Admitted) -> None:
         """Start the copies of a request that was just sent as `request`; return at once."""
         snapshot = self._refresher.snapshot
-        if snapshot is None:
+        primary = None if snapshot is None else snapshot.deployments.get(choice.base.model)
+        if snapshot is None or primary is None:
             return
         now = datetime.now(UTC)
-        for target in snapshot.targets.get(choice.base.model, ()):
+        for target in snapshot.targets_of(primary):
             if target.role != TargetRole.SHADOW or random.random() * 100 >= target.weight:
                 continue
             if not choice.traits.meet(target.conditions, now):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from django import forms
 
 from assay.forms import TablerForm
 from registry.releases.models import Release
 from workers.deployments.models import Deployment, TargetRole
-from workers.routing.schemas import DAYS, REASON_MAX
+from workers.routing.schemas import DAYS, REASON_MAX, Modality
 
 _LINE = 2_000
-_MODALITIES = ("text", "image", "audio", "video")
+_CONDITIONS = (
+    "departments", "endpoints", "prompt_tokens_min", "prompt_tokens_max", "modalities", "days",
+    "time_from", "time_until",
+)  # fmt: skip
 
 
 class TargetForm(TablerForm):
-    """A target: its release, role, share and conditions. The service judges it."""
+    """Release, role, share and conditions of a target. The service checks them."""
 
     release = forms.TypedChoiceField(
         coerce=int, label="Release",
@@ -24,12 +27,12 @@ class TargetForm(TablerForm):
     )  # fmt: skip
     role = forms.ChoiceField(
         choices=[each for each in TargetRole.choices if each[0]], label="Role",
-        help_text="A canary is watched, and loses its share once it is worse than the primary. "
-        "A fallback answers what others failed to begin. A shadow gets copies.",
+        help_text="A canary loses its share if it does worse than the primary. A fallback gets "
+        "requests that failed elsewhere before an answer began. A shadow gets copies of requests.",
     )  # fmt: skip
     weight = forms.IntegerField(
         min_value=0, max_value=100, initial=0, label="Share in percent",
-        help_text="Of the requests that meet the conditions; 0 for a fallback.",
+        help_text="Percentage of the requests that meet the conditions; 0 for a fallback.",
     )  # fmt: skip
     departments = forms.CharField(
         required=False, max_length=_LINE, label="Only from departments",
@@ -46,8 +49,8 @@ class TargetForm(TablerForm):
         required=False, min_value=1, label="Prompt tokens, at most"
     )
     modalities = forms.MultipleChoiceField(
-        required=False, choices=[(name, name.title()) for name in _MODALITIES], label="Only with",
-        help_text="Kinds of input. None chosen: any.",
+        required=False, choices=[(name, name.title()) for name in get_args(Modality)],
+        label="Only with", help_text="Kinds of input. None chosen: any.",
     )  # fmt: skip
     days = forms.MultipleChoiceField(
         required=False, choices=[(day, day.title()) for day in DAYS], label="Only on",
@@ -70,6 +73,13 @@ class TargetForm(TablerForm):
         ]
         field: Any = self.fields["release"]
         field.choices = choices
+
+    def conditions(self) -> list[forms.BoundField]:
+        return [self[name] for name in _CONDITIONS]
+
+    def opens_conditions(self) -> bool:
+        """Return true if a condition is filled in or has an error."""
+        return any(field.value() or field.errors for field in self.conditions())
 
     def clean_departments(self) -> list[str]:
         return _listed(self.cleaned_data["departments"])
@@ -97,14 +107,7 @@ def initial_of(target: Deployment) -> dict[str, Any]:
 
 def target_of_form(values: dict[str, Any]) -> dict[str, Any]:
     """Return the form's values as the service's schema takes them."""
-    conditions = {
-        name: values[name]
-        for name in (
-            "departments", "endpoints", "prompt_tokens_min", "prompt_tokens_max", "modalities",
-            "days", "time_from", "time_until",
-        )
-        if values[name] or values[name] == 0
-    }  # fmt: skip
+    conditions = {name: values[name] for name in _CONDITIONS if values[name]}
     return {
         "release": values["release"],
         "role": values["role"],

@@ -1,4 +1,4 @@
-"""Targets of a deployment: what answers under its name, and changes of it."""
+"""Show and change the targets of a deployment."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DeploymentTargets(ActionScreen):
         }
 
     def form(self, deployment: Deployment) -> TargetForm:
-        """Return the form for a target; with `?release=`, for a present one."""
+        """Return the form for a new target or, with `?release=`, for a present one."""
         targets = list(targets_visible_to(self.actor, deployment))
         chosen = number_in(self.request.GET, "release")
         initial = next((initial_of(each) for each in targets if each.release_id == chosen), {})
@@ -111,7 +111,7 @@ class TargetRemove(DeploymentTargets):
         deployment = deployment_get(actor=self.actor, deployment_id=id)
         release = number_in(self.request.POST, "release")
         if release is None:
-            raise InvalidInput("Name the release of the target to remove.")
+            raise InvalidInput("The form does not name the release of the target to remove.")
         self.change(deployment, release, None, self.request.POST.get("reason", ""))
         return self.done(
             f"Release {release} is no longer a target of {deployment.name}.",
@@ -121,7 +121,7 @@ class TargetRemove(DeploymentTargets):
 
 
 class TargetSwitch(DeploymentTargets):
-    """Let a target be the primary."""
+    """Make a target the primary."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         switch = parsed(
@@ -134,7 +134,7 @@ class TargetSwitch(DeploymentTargets):
         )
         primary = targets_switch(actor=self.actor, deployment_id=id, switch=switch)
         return self.done(
-            f"{primary.name} is answered by {primary.release.version} now.",
+            f"{primary.release.version} now answers requests to {primary.name}.",
             "portal:deployment_targets",
             id=primary.pk,
         )
