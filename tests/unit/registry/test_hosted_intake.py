@@ -229,6 +229,25 @@ def test_two_workers_do_not_call_the_same_provider_and_a_late_report_changes_not
         intake_probe_report(worker="egress@b", intake_id=intake.pk, result=unreached())
 
 
+def test_a_worker_gets_one_call_at_a_time(developer: Principal, gpt: Model) -> None:
+    first, second = checked(developer, gpt), checked(developer, gpt)
+    turns = [intake_probes_due(worker="egress@a") for _ in range(3)]
+    assert [[probe.pk for probe in turn] for turn in turns] == [[first.pk], [second.pk], []]
+
+
+def test_calls_that_no_worker_reports_come_to_an_end(developer: Principal, gpt: Model) -> None:
+    intake = checked(developer, gpt)
+    for _ in range(TRIES_MAX):
+        assert len(intake_probes_due(worker="egress@a")) == 1
+        intakes_probe()
+        IntakeProbe.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert intake_probes_due(worker="egress@a") == []
+    intakes_probe()
+    intake.refresh_from_db()
+    assert intake.state == IntakeState.REJECTED
+    assert "did not report the last call" in intake.reason
+
+
 def test_a_report_that_cannot_be_read_counts_as_a_failed_call(
     developer: Principal, gpt: Model
 ) -> None:
