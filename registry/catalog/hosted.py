@@ -40,6 +40,8 @@ PROBE_TEXT = "Answer with the word ready."
 PROBE_TOKENS = 16
 PROBE_ERROR_MAX = 300
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+# `urlsplit` ignores line breaks, so that a URL with them would read differently to people.
+_PRINTABLE = re.compile(r"[!-~]+")
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 
 
@@ -96,6 +98,8 @@ def _day(value: Any) -> Any:
 
 
 def _base_url(value: str) -> str:
+    if not _PRINTABLE.fullmatch(value):
+        raise broken_rule("The URL may only have printable ASCII characters, and no spaces")
     parts = urlsplit(value)
     try:
         port = parts.port
@@ -103,7 +107,7 @@ def _base_url(value: str) -> str:
         raise broken_rule("The port of the URL is not a number up to 65535") from error
     if parts.scheme not in ("https", "http") or not _HOST.fullmatch(parts.hostname or ""):
         raise broken_rule("It is not an https:// URL with the name of a host")
-    if parts.username or parts.password or parts.query or parts.fragment or port == 0:
+    if parts.username or parts.password or "?" in value or "#" in value or port == 0:
         raise broken_rule("The URL may only have a host, a port and a path")
     return value.rstrip("/")
 
@@ -118,7 +122,7 @@ class Terms(_Strict):
     """
 
     title: Annotated[Visible, Field(min_length=1, max_length=200)]
-    url: Annotated[str, Field(max_length=MAX_URL)] = ""
+    url: Annotated[Visible, Field(max_length=MAX_URL)] = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     retention_days: Annotated[int, Field(ge=0, le=3660)]
     trains_on_content: bool

@@ -288,3 +288,26 @@ def test_equal_descriptions_have_one_digest_and_any_change_another() -> None:
     changes = ({"model": "gpt-4o"}, {"region": "us"}, {"prices": {}}, {"cleared_for": "internal"})
     for change in changes:
         assert description(**change).canonical() != same.canonical()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1?",
+        "/v1?key=1",
+        "/v1#",
+        "/v1\r\nhost: x",
+        "/v 1",
+        "/\u202e1v",
+        "/\u00e9",
+        "\n.evil.example",
+    ],
+)
+def test_a_url_reads_the_same_to_people_and_programs(path: str) -> None:
+    with pytest.raises(InvalidInput, match="base_url"):
+        description(base_url=f"https://api.example.com{path}")
+
+
+def test_the_url_of_the_terms_has_no_hidden_character() -> None:
+    with pytest.raises(InvalidInput, match="terms.url"):
+        description(terms={**described()["terms"], "url": "https://example.com/\u202efdp"})
