@@ -219,7 +219,7 @@ def test_bills_of_materials_name_an_external_service(office: Office) -> None:
 
 def test_providers_are_called_for_tasks_that_generate_text_alone() -> None:
     check_hosted_task(get_task(GENERATE))
-    with pytest.raises(InvalidInput, match="not served by a provider"):
+    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
         check_hosted_task(get_task("embeddings"))
 
 
