@@ -309,5 +309,5 @@ def test_a_url_reads_the_same_to_people_and_programs(path: str) -> None:
 
 
 def test_the_url_of_the_terms_has_no_hidden_character() -> None:
-    with pytest.raises(InvalidInput, match="terms.url"):
+    with pytest.raises(InvalidInput, match=r"terms\.url"):
         description(terms={**described()["terms"], "url": "https://example.com/\u202efdp"})
