@@ -41,7 +41,7 @@ _LONGEST_S = 366 * 86400
 
 @dataclass(frozen=True, slots=True)
 class TokensExpected:
-    """The most tokens that a job uses at a provider, and the provider's prices."""
+    """Highest expected number of tokens of a job at a provider, and the provider's prices."""
 
     prompt: int
     completion: int
@@ -153,7 +153,7 @@ def _refusal_hint(amount: Amount, stopped: Limit) -> str:
         f"{amount.device_ms / 1000:,.0f} s of device time, as long as the longest recent one of "
         "its kind"
         if amount.device_ms
-        else "the most that its tokens at the provider may cost"
+        else "the highest expected cost of its tokens at the provider"
     )
     return (
         f"The job reserves {reserves} until it ends ({because}); "

@@ -61,8 +61,8 @@ class Metric:
     """One measured number.
 
     `higher_is_better` decides the direction of a gate. A `proportion` is the share of rows that are
-    right. A metric of `likelihood` needs the probabilities of given texts, which providers of
-    hosted models do not state: the score leaves it out if outcomes have no results.
+    right. A metric of `likelihood` needs the probabilities of reference texts. Providers of hosted
+    models do not state them, so the score leaves this metric out if outcomes have no results.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Descriptions of hosted models: the only file of a version of kind `hosted`.
 
-A provider runs the model. The description states which model of which provider, where requests go,
-what may be set, and under which terms; so the version has a manifest and a digest like any other.
-Loads neither Django nor torch.
+A provider runs the model. The description states the provider, its model, the URL for requests, the
+settings that callers may use, and the provider's terms. So the version has a manifest and a digest
+like any other. Loads neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from registry.manifests import HOSTED_FILE as HOSTED_FILE
 
 MAX_BYTES = 32_768
 MAX_URL = 300
-# The request of intake's probe, and the longest answer that it permits. No other text is sent to a
-# provider before a release.
+# The request of intake's probe, and the longest answer that it permits. Before a release, a
+# provider gets only this text and the rows of evaluations.
 PROBE_TEXT = "Answer with the word ready."
 PROBE_TOKENS = 16
 PROBE_ERROR_MAX = 300
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+# `urlsplit` ignores line breaks, so that a URL with them would read differently to people.
+_PRINTABLE = re.compile(r"[!-~]+")
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 
 
@@ -56,9 +58,9 @@ WIRE_SHAPE_TITLES = {
     WireShape.ANTHROPIC: "Anthropic Messages",
     WireShape.GEMINI: "Gemini",
 }
-# Settings of requests that a description may permit, by the names of `SamplingOptions`, and
-# `tools` and `images` for those inputs. All other settings are refused by name.
-# `max_completion_tokens` permits limits on tokens, too, for providers that know them by that name.
+# Settings that a description may permit: fields of `SamplingOptions`, and the inputs `tools` and
+# `images`. Both `max_tokens` and `max_completion_tokens` permit a limit on tokens; providers differ
+# in its name.
 Parameter = Literal[
     "max_tokens",
     "max_completion_tokens",
@@ -75,6 +77,22 @@ Parameter = Literal[
     "tools",
     "images",
 ]
+PARAMETER_TITLES: dict[Parameter, str] = {
+    "max_tokens": "Maximum tokens (max_tokens)",
+    "max_completion_tokens": "Maximum tokens (max_completion_tokens)",
+    "temperature": "Temperature",
+    "top_p": "Top-p sampling",
+    "stop": "Stop sequences",
+    "seed": "Random seed",
+    "choices": "Several answers to one prompt",
+    "logprobs": "Log probabilities of tokens",
+    "logit_bias": "Logit bias",
+    "presence_penalty": "Presence penalty",
+    "frequency_penalty": "Frequency penalty",
+    "json_schema": "JSON schema for answers",
+    "tools": "Tools",
+    "images": "Images in prompts",
+}
 
 
 # Classifications of data, from least to most, as datasets state them.
@@ -96,6 +114,8 @@ def _day(value: Any) -> Any:
 
 
 def _base_url(value: str) -> str:
+    if not _PRINTABLE.fullmatch(value):
+        raise broken_rule("The URL may only have printable ASCII characters, and no spaces")
     parts = urlsplit(value)
     try:
         port = parts.port
@@ -103,7 +123,7 @@ def _base_url(value: str) -> str:
         raise broken_rule("The port of the URL is not a number up to 65535") from error
     if parts.scheme not in ("https", "http") or not _HOST.fullmatch(parts.hostname or ""):
         raise broken_rule("It is not an https:// URL with the name of a host")
-    if parts.username or parts.password or parts.query or parts.fragment or port == 0:
+    if parts.username or parts.password or "?" in value or "#" in value or port == 0:
         raise broken_rule("The URL may only have a host, a port and a path")
     return value.rstrip("/")
 
@@ -112,13 +132,13 @@ BaseUrl = Annotated[str, Field(min_length=1, max_length=MAX_URL), AfterValidator
 
 
 class Terms(_Strict):
-    """Data-processing terms of the provider, as a reviewer reads them.
+    """Data-processing terms of the provider, for reviewers.
 
-    `sha256` is the digest of the document that was read, whose text is kept by the department.
+    `sha256` is the digest of the document with the terms, which the department keeps.
     """
 
     title: Annotated[Visible, Field(min_length=1, max_length=200)]
-    url: Annotated[str, Field(max_length=MAX_URL)] = ""
+    url: Annotated[Visible, Field(max_length=MAX_URL)] = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     retention_days: Annotated[int, Field(ge=0, le=3660)]
     trains_on_content: bool
@@ -128,7 +148,7 @@ class Terms(_Strict):
 
 
 class Prices(_Strict):
-    """Prices of the provider in micro-units of Assay's currency, per million tokens."""
+    """Prices of the provider per million tokens, in micro-units of the installation's currency."""
 
     prompt: Annotated[int, Field(ge=0, le=10**12)] = 0
     completion: Annotated[int, Field(ge=0, le=10**12)] = 0
@@ -140,16 +160,16 @@ class HostedDescription(_Strict):
     Attributes:
         provider: Name of the provider for people.
         shape: Form of its requests and answers.
-        base_url: Beginning of its URLs, to which the shape adds its paths. `http` is accepted only
+        base_url: Beginning of its URLs; the shape adds its paths. Egress workers use `http` only
             for internal hosts that an administrator permits.
-        model: The name in requests: a dated snapshot if the provider has them.
+        model: Name in requests: a dated snapshot if the provider has snapshots.
         answers_as: Other names of the model that answers may state.
-        fingerprint: Fingerprint of the system that answers must state; empty for any.
+        fingerprint: System fingerprint that answers must state; empty for any.
         region: Place of processing, as the provider names it.
         credential: Name of the secret that authenticates requests; empty for none.
         parameters: Settings that requests may use.
-        context_tokens: Prompt and answer together, in tokens.
-        max_tokens: Longest answer, in tokens.
+        context_tokens: Maximum tokens of a prompt with its answer.
+        max_tokens: Maximum tokens of an answer.
         cleared_for: Highest classification of data that evaluations may send to the provider.
         shutdown_on: Day on which the provider ends the model, if it states one.
     """
@@ -195,10 +215,10 @@ class HostedDescription(_Strict):
 
     @classmethod
     def read(cls, content: bytes | Mapping[str, Any]) -> HostedDescription:
-        """Return the description of a file's bytes or a form's values.
+        """Return the description in a file's bytes or a form's values.
 
         Raises:
-            InvalidInput: it is none; names the fields.
+            InvalidInput: they are not a valid description; `fields` names the faults.
         """
         try:
             if isinstance(content, bytes):
@@ -238,17 +258,17 @@ class HostedDescription(_Strict):
 
 
 class ProbeResult(_Strict):
-    """Answers of a provider to intake's probe: its list of models, and one short request.
+    """Result of intake's probe: the provider's answer to one short request, and its list of models.
 
     Attributes:
         reached: The model answered the request.
         listed: The provider's list has the model; None if the provider has no list.
-        model: Name that the answer states; empty if it states none.
-        fingerprint: Fingerprint that the answer states; empty if it states none.
+        model: Name of the model in the answer; may be empty.
+        fingerprint: Fingerprint in the answer; may be empty.
         latency_ms: Time from the request to the end of its answer.
-        prompt_tokens: Tokens of the prompt as the provider counts them; None if it states none.
-        completion_tokens: Tokens of the answer; None if the provider states none.
-        error: Sentence that says what failed; empty if the model answered.
+        prompt_tokens: The provider's count of the prompt's tokens, if it states one.
+        completion_tokens: The provider's count of the answer's tokens, if it states one.
+        error: Reason of the failure, as a sentence; empty if the model answered.
     """
 
     reached: bool

@@ -83,21 +83,3 @@ def named_model(body: Body) -> str:
         return ""
     model = fields.get("model") if isinstance(fields, dict) else None
     return model if isinstance(model, str) else ""
-
-
-def named_user(body: Body) -> str:
-    """Return the name that a JSON body gives to the caller's user or conversation; empty if there
-    is none. OpenAI's names for it are `safety_identifier` and `user`, Anthropic's is
-    `metadata.user_id`."""
-    try:
-        fields = from_json(body.data, cache_strings="none")
-    except ValueError:
-        return ""
-    if not isinstance(fields, dict):
-        return ""
-    metadata = fields.get("metadata")
-    named = metadata.get("user_id") if isinstance(metadata, dict) else None
-    for name in (fields.get("safety_identifier"), fields.get("user"), named):
-        if isinstance(name, str) and name:
-            return name
-    return ""

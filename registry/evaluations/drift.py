@@ -1,7 +1,6 @@
-"""Drift of a hosted model: its provider may change it behind its name.
+"""Drift of a hosted model, whose provider may change it without a new name.
 
-An evaluation that is repeated on the same data, by a schedule, is a canary: each is compared with
-the first one.
+Each evaluation is compared with the first one on the same data. Schedules can repeat one.
 """
 
 from __future__ import annotations

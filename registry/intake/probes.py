@@ -1,4 +1,4 @@
-"""Intake's call of the provider of a hosted model, before a second person signs.
+"""Intake's call of a hosted model's provider, before a second person signs.
 
 An egress worker calls the provider and writes the result; the control plane decides on it.
 """
@@ -23,24 +23,26 @@ from registry.intake.services import reject
 from registry.intake.states import INTAKE_STATES
 from registry.resources import intake_subject
 
-# Time for one call, then another worker may take it.
+# Time for one call. Later, another worker may take it.
 WITHIN = timedelta(minutes=2)
-# A provider that cannot be reached is called again after 1, 2, 4, … minutes: for about four hours.
+# An unreachable provider is called again after 1, 2, 4, … minutes, so for about two hours.
 TRIES_MAX = 8
+# Decisions in one round of the controller.
 _AT_ONCE = 5
 _CONTROLLER = service_principal("controller")
 
 
 @transaction.atomic
 def intake_probes_due(*, worker: str) -> list[IntakeProbe]:
-    """Return providers that `worker` must call now, a few at a time; no other worker gets them
-    before `WITHIN` is over."""
+    """Return the call that `worker` must make now, if any. No other worker gets it before `WITHIN`
+    is over, in which a worker can make only one call: the provider may be slow."""
     now = timezone.now()
     due = list(
         IntakeProbe.objects.select_for_update(of=("self",), skip_locked=True)
         .select_related("intake__model__department")
-        .filter(result__isnull=True, due_at__lte=now, intake__state=IntakeState.PROBING)
-        .order_by("due_at")[:_AT_ONCE]
+        .filter(result__isnull=True, due_at__lte=now, tries__lt=TRIES_MAX)
+        .filter(intake__state=IntakeState.PROBING)
+        .order_by("due_at")[:1]
     )
     for probe in due:
         probe.worker, probe.due_at, probe.tries = worker, now + WITHIN, probe.tries + 1
@@ -49,7 +51,7 @@ def intake_probes_due(*, worker: str) -> list[IntakeProbe]:
 
 
 def intake_probe_of(*, worker: str, intake_id: int) -> IntakeProbe | None:
-    """Return the call that `worker` must make for an intake; None if it has no such order now."""
+    """Return the call that `worker` is making for an intake; None if it has no such call."""
     return (
         IntakeProbe.objects.select_related("intake__model__department")
         .filter(pk=intake_id, worker=worker, result__isnull=True, due_at__gt=timezone.now())
@@ -60,10 +62,10 @@ def intake_probe_of(*, worker: str, intake_id: int) -> IntakeProbe | None:
 
 @transaction.atomic
 def intake_probe_report(*, worker: str, intake_id: int, result: ProbeResult) -> None:
-    """Record the answers of the provider of an intake. Repeating a report changes nothing.
+    """Record the result of a call. Repeating a report changes nothing.
 
     Raises:
-        WrongState: `worker` does not have the order, or no longer.
+        WrongState: `worker` does not have this call, or its time is over.
     """
     probe = IntakeProbe.objects.select_for_update().filter(pk=intake_id, worker=worker).first()
     reported = result.model_dump(mode="json")
@@ -73,14 +75,21 @@ def intake_probe_report(*, worker: str, intake_id: int, result: ProbeResult) -> 
         raise WrongState(
             f"Worker {worker} does not call the provider of intake {intake_id} any more; the "
             "result was not recorded.",
-            hint="Ask for the orders again.",
+            hint="Request the next call.",
         )
     probe.result = reported
     probe.save(update_fields=["result"])
 
 
 def intakes_probe() -> int:
-    """Decide on every reported call; return how many. Only for the control plane."""
+    """Decide on reported calls; return how many. Only for the control plane.
+
+    A last call whose worker did not report it counts as failed.
+    """
+    lost = ProbeResult(reached=False, error="The egress worker did not report the last call.")
+    IntakeProbe.objects.filter(
+        result__isnull=True, due_at__lte=timezone.now(), tries__gte=TRIES_MAX
+    ).update(result=lost.model_dump(mode="json"))
     reported = list(
         IntakeProbe.objects.filter(result__isnull=False, intake__state=IntakeState.PROBING)
         .order_by("pk")
@@ -95,9 +104,9 @@ def intakes_probe() -> int:
 def intake_probed(*, intake_id: int) -> Intake:
     """Decide on the reported call of an intake's provider. Only for the control plane; idempotent.
 
-    If the model answered as described, the intake awaits a signature. If it answered under
-    another name, or could not be reached `TRIES_MAX` times, the intake is rejected. Otherwise it is
-    called again later.
+    If the model answered as described, the intake awaits a signature. If the model answered under
+    another name, or did not answer `TRIES_MAX` calls, the intake is rejected. Otherwise the
+    provider is called again later.
     """
     intake = INTAKE_STATES.locked(intake_id)
     probe = IntakeProbe.objects.select_for_update().filter(pk=intake_id).first()
@@ -150,7 +159,7 @@ def probe_findings(description: HostedDescription, result: ProbeResult) -> list[
 
 
 def _answered(description: HostedDescription, result: ProbeResult) -> Iterator[Finding]:
-    counted = "It stated no number of tokens, so its prices cannot be counted."
+    counted = "It stated no number of tokens, so costs will be estimates."
     if result.prompt_tokens is not None and result.completion_tokens is not None:
         counted = f"It counted {result.prompt_tokens} + {result.completion_tokens} tokens."
     yield Finding(
@@ -176,7 +185,7 @@ def _answered(description: HostedDescription, result: ProbeResult) -> Iterator[F
         yield Finding(
             "answering model",
             True,
-            "The answer states no model, so that a change by the provider would show in nothing.",
+            "The answer states no model, so Assay cannot notice if the provider changes it.",
         )
     else:
         fingerprint = f", fingerprint {result.fingerprint}" if result.fingerprint else ""

@@ -150,7 +150,7 @@ def _evaluated(case: Case) -> Result:
         drifts = (drift_in_words(each.get("drift", {})) for each in held_out)
         if drifted := " ".join(filter(None, drifts)):
             return CheckOutcome.NEEDS_JUDGMENT, (
-                f"{note} {drifted} Judge whether it is still the model that you decide on."
+                f"{note} {drifted} Judge whether the earlier results still describe the model."
             )
         return CheckOutcome.PASSED, note
     entry = TASKS.get(task)

@@ -190,7 +190,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
 
 
 def _excluded(item: Item, facts: dict[str, Any]) -> bool:
-    """Return whether the facts about the version already show that an item is not required."""
+    """Return whether the facts about the version alone rule an item out."""
     known = [each.holds(facts) for each in item.when if each.answer in FACTS]
     return len(known) == len(item.when) > 0 and not any(known)
 
@@ -401,23 +401,23 @@ def _engine(version: ModelVersion) -> Requirement:
 
 
 def _provider(version: ModelVersion) -> Iterator[Requirement]:
-    """Yield the end of a hosted model, which bounds an approval."""
+    """Yield the requirement that the provider still runs a hosted model."""
     hosted = hosted_served(version)
     if hosted is None:
         return
-    title = "The provider goes on running it"
+    title = "The provider still runs the model"
     try:
         check_provider_runs(hosted)
     except WrongState as error:
         note, blocks = f"{error.message} {error.hint}", Blocks.SUBMISSION
         yield Requirement("provider", title, ReadinessState.MISSING, note, blocks)
         return
-    note = f"{hosted.provider} states no day on which {hosted.model} ends."
+    note = f"{hosted.provider} has announced no shutdown date for {hosted.model}."
     if hosted.ends_at is not None:
         days = counted((hosted.ends_at - timezone.now()).days, "day")
         note = (
-            f"{hosted.provider} ends {hosted.model} on {hosted.shutdown_on}, in {days}; an "
-            "approval ends then at the latest."
+            f"{hosted.provider} ends {hosted.model} on {hosted.shutdown_on}, in {days}. An "
+            "approval ends no later."
         )
     yield Requirement("provider", title, ReadinessState.READY, note)
 

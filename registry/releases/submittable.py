@@ -45,11 +45,8 @@ def check_submittable(
 
 
 def lacks_evaluation(version: ModelVersion, policy: ReviewPolicyDocument) -> bool:
-    """Return true if the tier requires an evaluation, the task has one, and none was made. An
-    unavailable task counts as having one.
-
-    A task whose metrics a provider's answers do not give has none for a hosted version.
-    """
+    """Return true if the tier requires an evaluation, the version can be evaluated, and no
+    evaluation exists. A version of an unavailable task counts as one that can be evaluated."""
     entry = TASKS.get(version.model.task)
     evaluable = entry is None or can_be_evaluated(version, entry)
     return bool(evaluable and policy.gates.held_out and not version.evaluations.exists())

@@ -1,6 +1,6 @@
-"""The description of a hosted version in its row, checked against the hash of its file.
+"""Descriptions of hosted versions in their rows, checked against the digest of their file.
 
-The row has it so that pages, dossiers and the gateway can read it without the store.
+Pages, dossiers and the gateway read them from the row, without the store.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def hosted_of(version: ModelVersion) -> HostedDescription | None:
 
 
 def hosted_served(version: ModelVersion) -> HostedDescription | None:
-    """Return the description of the provider's model that answers for a version, for a page; None
-    if no provider does, and for unreadable rows. Only the worker's copy is verified."""
+    """Return the same as `hosted_of`, for a page: without the check against the manifest, and None
+    for an unreadable row."""
     hosted = weights_version(version)
     if hosted.kind != VersionKind.HOSTED:
         return None
@@ -49,7 +49,7 @@ def hosted_served(version: ModelVersion) -> HostedDescription | None:
 
 
 def check_description(description: HostedDescription, manifest: Manifest) -> None:
-    """Raise InvalidInput unless the manifest names the description's file alone."""
+    """Raise InvalidInput unless the description is the only file of the manifest."""
     files = {file.path: file.sha256 for file in manifest.files}
     if files != {HOSTED_FILE: hashlib.sha256(description.canonical()).hexdigest()}:
         raise InvalidInput("The description does not match the digest of its file.")
@@ -66,17 +66,17 @@ def check_provider_runs(description: HostedDescription | None) -> None:
 
 
 def takes_hosted(task: Task) -> bool:
-    """Return whether providers are called for a task: those that generate text."""
+    """Return whether a hosted model can serve a task: it must generate text."""
     return task.engine == GENERATION
 
 
 def check_hosted_task(task: Task) -> None:
-    """Raise InvalidInput if providers are not called for a task."""
+    """Raise InvalidInput if no hosted model can serve a task."""
     if not takes_hosted(task):
         raise InvalidInput(
-            f"{task.title} is not served by a provider.",
-            hint="A hosted model has a task that generates text.",
-            fields={"model": ["Only models of a task that generates text."]},
+            f"A hosted model cannot serve the task {task.name}.",
+            hint="Choose a model whose task generates text, such as text-generation.",
+            fields={"model": ["Choose a model whose task generates text."]},
         )
 
 
@@ -88,7 +88,7 @@ def check_hosted_evaluation(task: Task) -> None:
         f"{task.title} is measured by the likelihood of given texts, which providers do not state, "
         "so a hosted version cannot be evaluated for it.",
         hint="Use a task that answers messages, such as text-generation.",
-        fields={"version": ["Its metrics cannot be measured at a provider."]},
+        fields={"version": ["The metrics of its task cannot be measured at a provider."]},
     )
 
 
@@ -112,9 +112,9 @@ def check_cleared(description: HostedDescription, data: DatasetVersion) -> None:
     raise InvalidInput(
         f"{data} is {level}; {description.provider} ({description.host}) is cleared for "
         f"{description.cleared_for} data, so none of it is sent there.",
-        hint=f"Choose data up to {description.cleared_for}, or take in a description whose "
-        f"`cleared_for` is {level}, which a second person signs off.",
-        fields={"dataset": [f"Data that are at most {description.cleared_for}."]},
+        hint=f"Choose data up to {description.cleared_for}, or submit a new description with "
+        f"`cleared_for` {level} for intake.",
+        fields={"dataset": [f"Choose data up to {description.cleared_for}."]},
     )
 
 

@@ -82,6 +82,7 @@ def read_transcription(body: declare.Body, request_id: str, name: str) -> declar
         audio,
         TranscriptionRenderer(request.response_format, request.temperature),
         SpeechOptions(language=request.language, temperature=request.temperature),
+        user=request.user or "",
     )
 
 
@@ -93,6 +94,7 @@ def read_translation(body: declare.Body, request_id: str, name: str) -> declare.
         audio,
         TranscriptionRenderer(request.response_format, request.temperature, translated=True),
         SpeechOptions(temperature=request.temperature, translate=True),
+        user=request.user or "",
     )
 
 
@@ -156,10 +158,11 @@ def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
 
 
 def _plan(
-    model: str, audio: declare.MediaInput, renderer: Any, options: SpeechOptions
+    model: str, audio: declare.MediaInput, renderer: Any, options: SpeechOptions, *, user: str = ""
 ) -> declare.Plan:
     return declare.Plan(
         model=model,
+        user=user,
         inputs=Recording(audio=audio),
         renderer=renderer,
         tokens=0,

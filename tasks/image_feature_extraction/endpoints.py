@@ -33,6 +33,7 @@ def read_image_embeddings(body: declare.Body, request_id: str, name: str) -> dec
         images.append(each)
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=Images(images=images),
         renderer=request.renderer(list(range(len(images)))),
         tokens=0,

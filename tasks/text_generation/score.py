@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sacrebleu.metrics import CHRF
 
 from assay.plugins import run
 
@@ -15,14 +14,6 @@ SAMPLES = 8
 SAMPLE_CHARACTERS = 600
 # A larger exponent gives a perplexity that is too large to compare.
 _MAX_NATS = 50.0
-
-
-class _Chrf(CHRF):  # type: ignore[misc]  # sacrebleu has no types
-    """chrF whose scores are Python's floats. Those of sacrebleu are numpy's unless they are 0, and
-    the standard library takes no mean of both, which its interval needs."""
-
-    def _compute_f_score(self, statistics: list[int]) -> float:
-        return float(super()._compute_f_score(statistics))
 
 
 def score(request: run.ScoreRequest) -> run.EvaluationResult:
@@ -98,40 +89,29 @@ class _Measured:
         return {"perplexity": self.perplexity(rows), **metrics} if self.has_likelihood else metrics
 
     def chrf(self, rows: list[int]) -> float:
-        lines, references = self._first_lines(), self.references
-        score = _Chrf().corpus_score([lines[i] for i in rows], [[references[i] for i in rows]])
-        return float(score.score)
+        return run.chrf(self._first_lines(), self.references, rows)
 
     def perplexity(self, rows: list[int]) -> float:
         tokens = self.tokens[rows].sum()
         return math.exp(min(self.losses[rows].sum() / max(tokens, 1), _MAX_NATS))
 
+    def primary(self, rows: list[int]) -> float:
+        return self.perplexity(rows) if self.has_likelihood else self.chrf(rows)
+
+    def perplexity_interval(self, rows: list[int]) -> dict[str, Any]:
+        return run.perplexity_interval(self.perplexity(rows), self.losses[rows], self.tokens[rows])
+
     def intervals(self) -> dict[str, dict[str, Any]]:
-        metrics = self.metrics()
-        intervals = {"chrf": self._chrf_interval(metrics["chrf"])}
-        if not self.has_likelihood:
-            return intervals
-        measured = self.tokens > 0
-        perplexity = run.perplexity_interval(
-            metrics["perplexity"], self.losses[measured], self.tokens[measured]
+        chrf = run.chrf_interval(
+            self._first_lines(), self.references, resamples=run.INTERVAL_RESAMPLES
         )
-        return {"perplexity": perplexity, **intervals}
+        if not self.has_likelihood:
+            return {"chrf": chrf}
+        measured = [int(row) for row in np.flatnonzero(self.tokens > 0)]
+        return {"perplexity": self.perplexity_interval(measured), "chrf": chrf}
 
     def _first_lines(self) -> list[str]:
         return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
-
-    def _chrf_interval(self, value: float) -> dict[str, Any]:
-        """Return sacrebleu's own bootstrap interval (95%)."""
-        result = _Chrf().corpus_score(
-            self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
-        )
-        low, high = float(result._mean - result._ci), float(result._mean + result._ci)
-        return {
-            "low": max(0.0, min(low, value)),
-            "high": min(100.0, max(high, value)),
-            "n": len(self.outputs),
-            "method": run.INTERVAL_METHOD,
-        }
 
 
 def _slices(
@@ -148,29 +128,14 @@ def _slices(
     slices = []
     for part in parts:
         part_rows = [numbers[index] for index in part.rows]
-        if not likely:
-            slices.append(
-                {
-                    "by": part.by,
-                    "name": part.name,
-                    "n": len(part_rows),
-                    "metric": "chrf",
-                    "value": measured.chrf(part_rows),
-                    "baseline": base.chrf(part_rows) if base is not None else None,
-                }
-            )
-            continue
-        value = measured.perplexity(part_rows)
         slices.append(
             {
                 "by": part.by,
                 "name": part.name,
-                "metric": "perplexity",
-                "value": value,
-                "baseline": base.perplexity(part_rows) if base is not None else None,
-                **run.perplexity_interval(
-                    value, measured.losses[part_rows], measured.tokens[part_rows]
-                ),
+                "metric": "perplexity" if likely else "chrf",
+                "value": measured.primary(part_rows),
+                "baseline": base.primary(part_rows) if base is not None else None,
+                **(measured.perplexity_interval(part_rows) if likely else {"n": len(part_rows)}),
             }
         )
     return slices

@@ -74,6 +74,7 @@ def read_mixed_embeddings(body: declare.Body, request_id: str, name: str) -> dec
     inputs = request.read()
     return declare.Plan(
         model=request.model,
+        user=request.user or "",
         inputs=ImagesAndTexts(
             images=[each for each in inputs if isinstance(each, declare.MediaInput)],
             texts=[each for each in inputs if isinstance(each, str)],

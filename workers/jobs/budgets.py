@@ -68,7 +68,7 @@ def budget_reserve(job: Job) -> None:
 
 
 def tokens_expected(spec: Mapping[str, Any]) -> TokensExpected | None:
-    """Return the tokens that a job may use at a provider; None for a job that calls none."""
+    """Return the tokens that a job may use at a provider; None for a job that calls no provider."""
     tokens = spec.get("tokens")
     if tokens is None:
         return None

@@ -1,4 +1,4 @@
-"""Evaluations of hosted versions: what they send to a provider, and may cost."""
+"""Evaluations of hosted versions: their expected tokens, and checks while they run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from workers.jobs.budgets import budget_use
 from workers.jobs.leases import held
 from workers.jobs.models import Job, JobKind, JobState
 
-# The most tokens of a prompt for its bytes, for the rest of a request, and for an image.
+# Expected tokens: a prompt has at most one for this many bytes, and these for the rest of a request
+# and for an image.
 _BYTES_PER_TOKEN, _TOKENS_PER_REQUEST, _TOKENS_PER_IMAGE = 2, 32, 2_048
 
 
@@ -38,11 +39,11 @@ def provider_spec(
     *,
     max_rows: int | None,
 ) -> dict[str, Any]:
-    """Return the parts of an evaluation's spec about its provider, and the most tokens that it uses
-    there, with their prices.
+    """Return the provider, and the highest expected number of tokens with their prices, for an
+    evaluation's spec.
 
     Raises:
-        InvalidInput: they are more than a usage record can state.
+        InvalidInput: a usage record cannot state so many tokens.
     """
     rows = data.rows if max_rows is None else max_rows
     images = _TOKENS_PER_IMAGE * len(media_columns(task.row))
@@ -92,12 +93,12 @@ def _answer_tokens(task: Task, description: HostedDescription) -> int:
 
 
 def provider_used(claim: Claim, *, prompt_tokens: int, completion_tokens: int) -> None:
-    """Record tokens that a running evaluation used at its provider, and check that it may go on.
+    """Record tokens that a running evaluation used at its provider, and check that it may continue.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was recorded.
         WrongState: the version was recalled, or its provider has ended it.
-        InvalidInput: the data may not be sent to the provider any more.
+        InvalidInput: the data may no longer be sent to the provider.
         QuotaExceeded: the tokens cost more than was reserved.
     """
     with transaction.atomic():

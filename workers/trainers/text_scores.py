@@ -24,6 +24,17 @@ MAX_MEMORY = 50_000
 MEMORY = "target of the most similar training text"
 
 
+class _Chrf(CHRF):  # type: ignore[misc]  # sacrebleu has no types
+    """chrF whose scores are always Python floats.
+
+    sacrebleu returns numpy floats, except for a score of 0, and its interval averages the scores by
+    the standard library, which refuses a mix of both types.
+    """
+
+    def _compute_f_score(self, statistics: list[int]) -> float:
+        return float(super()._compute_f_score(statistics))
+
+
 @dataclass(frozen=True, slots=True)
 class TextBaseline:
     """A baseline: one text for each row. `trained_on` counts its training rows."""
@@ -89,8 +100,8 @@ def score_texts(
                 "name": part.name,
                 "n": len(part.rows),
                 "metric": "chrf",
-                "value": _chrf(outputs, references, part.rows),
-                "baseline": _chrf(simple.outputs, references, part.rows),
+                "value": chrf(outputs, references, part.rows),
+                "baseline": chrf(simple.outputs, references, part.rows),
             }
             for part in by_length(list(sources))
         ],
@@ -100,7 +111,7 @@ def score_texts(
 def measure(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return chrF and exact match."""
     return {
-        "chrf": _chrf(outputs, references, range(len(outputs))),
+        "chrf": chrf(outputs, references),
         "exact_match": float(_exact(outputs, references).mean()),
     }
 
@@ -119,9 +130,28 @@ def from_memory(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> TextB
     return TextBaseline(MEMORY, [memory[place][1] for place in places], len(memory))
 
 
-def _chrf(outputs: Sequence[str], references: Sequence[str], rows: Sequence[int] | range) -> float:
-    chosen = [outputs[row] for row in rows], [[references[row] for row in rows]]
-    return float(CHRF().corpus_score(*chosen).score)
+def chrf(
+    outputs: Sequence[str], references: Sequence[str], rows: Sequence[int] | None = None
+) -> float:
+    """Return chrF (Popović 2015, 0 to 100) of all rows, or of those with the numbers `rows`."""
+    numbers = range(len(outputs)) if rows is None else rows
+    chosen = [outputs[row] for row in numbers], [[references[row] for row in numbers]]
+    return float(_Chrf().corpus_score(*chosen).score)
+
+
+def chrf_interval(
+    outputs: Sequence[str], references: Sequence[str], *, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Return the 95% interval of chrF by sacrebleu's bootstrap, widened to include the score."""
+    value = chrf(outputs, references)
+    drawn = _Chrf().corpus_score(list(outputs), [list(references)], n_bootstrap=resamples)
+    low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
+    return {
+        "low": max(0.0, min(low, value)),
+        "high": min(100.0, max(high, value)),
+        "n": len(outputs),
+        "method": METHOD,
+    }
 
 
 def _exact(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -129,18 +159,9 @@ def _exact(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
 
 
 def _intervals(outputs: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, Any]]:
-    value = _chrf(outputs, references, range(len(outputs)))
-    # sacrebleu's own bootstrap: mean and half the width of the 95% interval.
-    drawn = CHRF().corpus_score(list(outputs), [list(references)], n_bootstrap=RESAMPLES)
-    low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
     exact = _exact(outputs, references)
     return {
-        "chrf": {
-            "low": max(0.0, min(low, value)),
-            "high": min(100.0, max(high, value)),
-            "n": len(outputs),
-            "method": METHOD,
-        },
+        "chrf": chrf_interval(outputs, references),
         "exact_match": bootstrap(
             float(exact.mean()), lambda rows: float(exact[rows].mean()), len(exact)
         ),

@@ -32,7 +32,7 @@ from governance.errors import DomainError, Unavailable
 from registry.catalog import is_own
 from registry.catalog.endpoints import Endpoint, Plan
 from registry.catalog.requests import Body, RequestInvalid
-from registry.catalog.routes import Route, deployment_path, named_model, named_user
+from registry.catalog.routes import Route, deployment_path, named_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Inference:
         send: Send,
     ) -> None:
         parts, caller = self._parts, opening.caller
-        plan, sticky = await self._plan(call, opening, media, scope, receive)
+        plan = await self._plan(call, opening, media, scope, receive)
         call.requested_model, call.streamed = plan.model, plan.stream
         opened = None
         if plan.conversation is not None and call.key is not None:
@@ -109,7 +109,7 @@ class Inference:
         choice = None
         if plan.model in snapshot.targets:
             began = None if opened is None else opened.earlier.release
-            choice = self._choice(call, plan, caller, began, sticky)
+            choice = self._choice(call, plan, caller, began)
             admitted, plan, model_request = await self._chosen(choice, snapshot)
             call.route = choice.route(admitted.deployment)
             if began and admitted.deployment.release != began:
@@ -148,9 +148,8 @@ class Inference:
 
     async def _plan(
         self, call: Call, opening: Opening, media: RequestMedia, scope: Scope, receive: Receive
-    ) -> tuple[Plan, str]:
-        """Read the body; return its plan, and the caller's name for its user or conversation if the
-        deployment has several targets. Raises DomainError, and ClientGone if the client hung up."""
+    ) -> Plan:
+        """Return the plan of the body. Raises DomainError, or ClientGone if the client hung up."""
         limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
         body = await read_body(scope, receive, limit, opening.route.content_types)
         call.received = len(body.data)
@@ -160,29 +159,22 @@ class Inference:
             raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
         arguments = (body, call.request_id, opening.name)
         if not is_own(task):
-            plan = await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
-        elif media.received:
+            return await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
+        if media.received:
             # Parsing 33 MiB would block every other request.
-            plan = await media.in_thread(endpoint.plan, *arguments)
-        else:
-            plan = await parsed(body, endpoint.plan, *arguments)
-        current = self._parts.refresher.snapshot
-        if current is None or plan.model not in current.targets or media.received:
-            return plan, ""
-        return plan, await parsed(body, named_user, body)
+            return await media.in_thread(endpoint.plan, *arguments)
+        return await parsed(body, endpoint.plan, *arguments)
 
-    def _choice(
-        self, call: Call, plan: Plan, caller: Caller, began: int | None, sticky: str
-    ) -> TargetChoice:
-        """Return the choice among the targets of the plan's deployment. Requests without a user or
-        conversation are spread evenly: one key has the requests of many users."""
+    def _choice(self, call: Call, plan: Plan, caller: Caller, began: int | None) -> TargetChoice:
+        """Return the choice among the targets of the plan's deployment. Requests that name no user
+        are spread evenly: one key has the requests of many users."""
         key = call.key
         traits = Traits(
             endpoint=_path_of(call.endpoint),
             department="" if key is None else key.department or "",
             prompt_tokens=plan.prompt_tokens,
             modalities=modalities_of(plan),
-            place=place_of("" if key is None else key.owner, sticky or call.request_id),
+            place=place_of("" if key is None else key.owner, plan.user or call.request_id),
             release=began,
         )
         self._parts.router.retries.earn(plan.model)

@@ -67,7 +67,9 @@ if TYPE_CHECKING:
         MAX_LABELS as MAX_LABEL_SLICES, Part as Slice, by_label as slices_by_label, by_length as
         slices_by_length, thirds as slices_by_size, by_turns as slices_by_turns,
     )
-    from workers.trainers.text_scores import TextBaseline as SimpleTexts, score_texts
+    from workers.trainers.text_scores import (
+        TextBaseline as SimpleTexts, chrf, chrf_interval, score_texts,
+    )
     from workers.trainers.thumbnails import thumbnail
     from workers.trainers.tokenized import AnswerTrainer, PreferenceTrainer
     from workers.trainers.training import (
@@ -90,18 +92,19 @@ __all__ = [
     "Runner", "ScoreRequest", "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner",
     "TextWindow", "TrainingRequest", "TrainingResult", "UnreadableAudio", "UnreadableImage",
     "UnreadableVideo", "UnsupportedModel", "VideosBusy", "WindowRunner", "architecture_of",
-    "audio_windows", "bootstrap", "check_length", "check_shards", "checkpoint_dtype",
-    "distinct_rows", "draw_boxes", "draw_mask", "epoch_arguments", "examples_of", "fast_bfloat16",
-    "fill_tokens", "finish_config", "fit_classifier", "fit_sequences", "frame_values", "hold_out",
-    "is_timm", "kept_images", "label_names", "load_adaptable", "load_base", "load_for_regions",
-    "load_image_processor", "load_model", "load_session", "load_tokenizer", "load_video_processor",
-    "load_with_head", "otsu_threshold", "owned_tokens", "parse_settings", "perplexity_interval",
-    "pipeline_parts", "pixels", "ranked_labels", "read_audio", "read_captions", "read_clip",
-    "read_image", "read_json", "read_pixels", "read_rows", "read_valid_rows", "run_trainer",
-    "save_adapter", "saved_labels", "score_classifier", "score_texts", "slices_by_label",
-    "slices_by_length", "slices_by_size", "slices_by_turns", "split_by_label", "stacked_pixels",
-    "step_arguments", "step_count", "thumbnail", "token_lengths", "train_media_classifier",
-    "train_on_regions", "training_arguments", "warn_of_cut", "with_lora", "world_size",
+    "audio_windows", "bootstrap", "check_length", "check_shards", "checkpoint_dtype", "chrf",
+    "chrf_interval", "distinct_rows", "draw_boxes", "draw_mask", "epoch_arguments", "examples_of",
+    "fast_bfloat16", "fill_tokens", "finish_config", "fit_classifier", "fit_sequences",
+    "frame_values", "hold_out", "is_timm", "kept_images", "label_names", "load_adaptable",
+    "load_base", "load_for_regions", "load_image_processor", "load_model", "load_session",
+    "load_tokenizer", "load_video_processor", "load_with_head", "otsu_threshold", "owned_tokens",
+    "parse_settings", "perplexity_interval", "pipeline_parts", "pixels", "ranked_labels",
+    "read_audio", "read_captions", "read_clip", "read_image", "read_json", "read_pixels",
+    "read_rows", "read_valid_rows", "run_trainer", "save_adapter", "saved_labels",
+    "score_classifier", "score_texts", "slices_by_label", "slices_by_length", "slices_by_size",
+    "slices_by_turns", "split_by_label", "stacked_pixels", "step_arguments", "step_count",
+    "thumbnail", "token_lengths", "train_media_classifier", "train_on_regions",
+    "training_arguments", "warn_of_cut", "with_lora", "world_size",
 ]  # fmt: skip
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry.catalog.hosted import WIRE_SHAPE_TITLES
+from governance.quotas.kinds import MICRO
+from registry.catalog.hosted import PARAMETER_TITLES, WIRE_SHAPE_TITLES
 from registry.releases.exports.blocks import Block
 from registry.releases.exports.words import NOTHING, worded
 
-# Cannot be pinned by any description, so reviewers read it with each.
+# Every dossier and page with a description shows this to reviewers.
 NOT_PINNED = (
     "Assay pins the description, not the model: a provider may change the weights, the software or "
-    "the filters behind a name at any time. Answers state a model and perhaps a fingerprint, which "
-    "are compared with the description; an unstated change shows in nothing."
+    "the filters behind a name at any time. Assay compares the model and the fingerprint that an "
+    "answer states with the description; it cannot notice any other change."
 )
-MICRO = 1_000_000
 
 
 def hosted_section(
@@ -29,31 +29,32 @@ def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
     """Return the whole description; it has the fields of a `HostedDescription`."""
     terms, prices = description["terms"], description["prices"]
     shape = description["shape"]
+    settings = [PARAMETER_TITLES.get(name, name) for name in description["parameters"]]
     return [
         Block(
             facts=(
                 ("Provider", description["provider"]),
                 ("Model", description["model"]),
-                ("Other names in answers", ", ".join(description["answers_as"]) or "none"),
+                ("Other model names in answers", ", ".join(description["answers_as"]) or "none"),
                 ("Fingerprint in answers", description["fingerprint"] or "any"),
                 ("URL", description["base_url"]),
-                ("Form of requests", WIRE_SHAPE_TITLES.get(shape, shape)),
+                ("API format", WIRE_SHAPE_TITLES.get(shape, shape)),
                 ("Region", description["region"]),
                 ("Credential", description["credential"] or "none"),
-                ("Ends on", description["shutdown_on"] or "not stated"),
-                ("Settings that callers may use", ", ".join(description["parameters"]) or "none"),
-                ("Context", f"{description['context_tokens']:,} tokens"),
+                ("Shutdown date", description["shutdown_on"] or "not stated"),
+                ("Settings that callers may use", ", ".join(settings) or "none"),
+                ("Context length", f"{description['context_tokens']:,} tokens"),
                 ("Longest answer", f"{description['max_tokens']:,} tokens"),
-                ("Evaluated on data up to", description["cleared_for"]),
-                ("Price of a million prompt tokens", _amount(prices["prompt"])),
-                ("Price of a million completion tokens", _amount(prices["completion"])),
+                ("Highest classification of evaluation data", description["cleared_for"]),
+                ("Price per million prompt tokens", _amount(prices["prompt"])),
+                ("Price per million completion tokens", _amount(prices["completion"])),
             )
         ),
         Block(
             title="Terms",
             facts=(
                 ("Title", terms["title"]),
-                ("Published at", terms["url"] or NOTHING),
+                ("URL", terms["url"] or NOTHING),
                 ("SHA-256 of the document", terms["sha256"]),
                 ("Provider keeps content for", f"{terms['retention_days']:,} days"),
                 ("Provider trains on content", worded(terms["trains_on_content"])),
@@ -64,7 +65,7 @@ def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
 
 
 def dossier_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    """Return the section of a dossier: the description, what it cannot pin, and intake's call."""
+    """Return the section of a dossier: limits of the digest, the description, and intake's call."""
     section = dossier["hosted"]
     blocks = [Block(text=section["not_pinned"]), *hosted_blocks(section["description"])]
     if (probe := section["probe"]) is not None:
@@ -88,7 +89,7 @@ def _amount(micro: int) -> str:
 
 
 def provider_in_words(provider: Mapping[str, Any]) -> str:
-    """Return what the answers of a provider stated in an evaluation, as a sentence."""
+    """Return the model and the tokens that a provider's answers stated in an evaluation."""
     models = ", ".join(provider["models"]) or "no model"
     fingerprints = ", ".join(provider["fingerprints"]) or "no fingerprint"
     tokens = provider["prompt_tokens"] + provider["completion_tokens"]

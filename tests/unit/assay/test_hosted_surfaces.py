@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from assay.portal.forms.hosted import HostedForm, description_of, form_fields, initial_of
-from registry.catalog.hosted import HostedDescription
+from registry.catalog.hosted import PARAMETER_TITLES, HostedDescription, Parameter
 from registry.intake.models import Intake, IntakeProbe, IntakeState
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
@@ -78,6 +78,10 @@ def test_a_fault_is_shown_at_its_field(company: Company) -> None:
     body = {"model": "docstring-writer", "description": {**described(), "secret": "sk-1"}}
     problem = problem_of(Api(company.devi).post("hosted-models", body), 422)
     assert "secret" in json.dumps(problem)
+
+
+def test_every_setting_that_a_description_may_permit_has_a_title() -> None:
+    assert set(PARAMETER_TITLES) == set(get_args(Parameter))
 
 
 def test_the_form_has_no_field_for_a_secret_and_keeps_every_field_of_a_version() -> None:

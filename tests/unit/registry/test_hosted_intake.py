@@ -229,6 +229,25 @@ def test_two_workers_do_not_call_the_same_provider_and_a_late_report_changes_not
         intake_probe_report(worker="egress@b", intake_id=intake.pk, result=unreached())
 
 
+def test_a_worker_gets_one_call_at_a_time(developer: Principal, gpt: Model) -> None:
+    first, second = checked(developer, gpt), checked(developer, gpt)
+    turns = [intake_probes_due(worker="egress@a") for _ in range(3)]
+    assert [[probe.pk for probe in turn] for turn in turns] == [[first.pk], [second.pk], []]
+
+
+def test_calls_that_no_worker_reports_come_to_an_end(developer: Principal, gpt: Model) -> None:
+    intake = checked(developer, gpt)
+    for _ in range(TRIES_MAX):
+        assert len(intake_probes_due(worker="egress@a")) == 1
+        intakes_probe()
+        IntakeProbe.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert intake_probes_due(worker="egress@a") == []
+    intakes_probe()
+    intake.refresh_from_db()
+    assert intake.state == IntakeState.REJECTED
+    assert "did not report the last call" in intake.reason
+
+
 def test_a_report_that_cannot_be_read_counts_as_a_failed_call(
     developer: Principal, gpt: Model
 ) -> None:
@@ -269,3 +288,26 @@ def test_equal_descriptions_have_one_digest_and_any_change_another() -> None:
     changes = ({"model": "gpt-4o"}, {"region": "us"}, {"prices": {}}, {"cleared_for": "internal"})
     for change in changes:
         assert description(**change).canonical() != same.canonical()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1?",
+        "/v1?key=1",
+        "/v1#",
+        "/v1\r\nhost: x",
+        "/v 1",
+        "/\u202e1v",
+        "/\u00e9",
+        "\n.evil.example",
+    ],
+)
+def test_a_url_reads_the_same_to_people_and_programs(path: str) -> None:
+    with pytest.raises(InvalidInput, match="base_url"):
+        description(base_url=f"https://api.example.com{path}")
+
+
+def test_the_url_of_the_terms_has_no_hidden_character() -> None:
+    with pytest.raises(InvalidInput, match=r"terms\.url"):
+        description(terms={**described()["terms"], "url": "https://example.com/\u202efdp"})

@@ -144,7 +144,7 @@ def test_the_readiness_panel_names_the_vendor_items_and_the_end(office: Office) 
     assert not any(each.code == "provider" for each in other.requirements)
     unstated = hosted(office, shutdown_on=None)
     panel = version_readiness(actor=proven(office.submitter), version=unstated)
-    assert any("states no day" in each.note for each in panel.requirements)
+    assert any("no shutdown date" in each.note for each in panel.requirements)
 
 
 @pytest.mark.parametrize(("days", "grace"), [(20, 0), (366, 0), (370, 4), (400, 14)])
@@ -219,7 +219,7 @@ def test_bills_of_materials_name_an_external_service(office: Office) -> None:
 
 def test_providers_are_called_for_tasks_that_generate_text_alone() -> None:
     check_hosted_task(get_task(GENERATE))
-    with pytest.raises(InvalidInput, match="not served by a provider"):
+    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
         check_hosted_task(get_task("embeddings"))
 
 

@@ -27,7 +27,7 @@ ENDPOINTS = {
     for endpoint in task.endpoints
     if endpoint.request is not None
 }
-CALLER = "The caller's own word, for its own records; it is not stored."
+CALLER = "The caller's name for its user, which changes no answer."
 HINT = "A hint where a prompt can be cached, which clients send by themselves."
 LABEL = "A label of the schema. Clients take it from the name and docstring of their classes."
 ONE_TIER = "Both words ask for the one tier that there is."
@@ -240,6 +240,15 @@ def test_each_field_of_a_body_has_an_effect(key: tuple[str, str], body: Any) -> 
     usual = effect(ENDPOINTS[key], body)
     assert not refused(usual), usual
     assert not idle_fields(ENDPOINTS[key], body)
+
+
+@pytest.mark.parametrize("key", ENDPOINTS, ids=[path for _, path in ENDPOINTS])
+def test_the_plan_names_the_user_of_the_body(key: tuple[str, str]) -> None:
+    for body in BODIES[key]:
+        if "user" in body:
+            anonymous = {name: body[name] for name in body if name != "safety_identifier"}
+            effects = [effect(ENDPOINTS[key], {**anonymous, "user": user}) for user in ("a", "b")]
+            assert effects[0] != effects[1]
 
 
 @pytest.mark.parametrize("key", ENDPOINTS, ids=[path for _, path in ENDPOINTS])

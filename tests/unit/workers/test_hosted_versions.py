@@ -135,7 +135,7 @@ def test_a_wrong_description_is_refused_by_field_and_a_foreign_model_before_it_i
         assert field in refused.value.fields
     with pytest.raises(NotFound):
         requested(model=company.model("theirs", GENERATE, "finance"), description={})
-    with pytest.raises(InvalidInput, match="not served by a provider"):
+    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
         requested(model=company.model("minilm", "embeddings"))
     with pytest.raises(InvalidInput, match="no GGUF"):
         intake_request(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from django import forms
 
 from assay.forms import TablerForm
 from assay.portal.forms.base import SlugChoice, titled, unchosen
-from registry.catalog.hosted import MAX_URL, WIRE_SHAPE_TITLES, Cleared, Parameter
+from governance.quotas.kinds import MICRO
+from registry.catalog.hosted import MAX_URL, PARAMETER_TITLES, WIRE_SHAPE_TITLES
 from registry.datasets.models import Classification
 
-MICRO = 1_000_000
-# Fields of the form that the description has under the same name.
+# Fields that the form and the description call the same.
 _SAME = (
     "provider",
     "shape",
@@ -40,11 +40,11 @@ class HostedForm(TablerForm):
     """The description of a provider's model, for intake."""
 
     of_model = SlugChoice(queryset=None, empty_label="Choose…", label="Model")
-    provider = forms.CharField(max_length=100, help_text="Name of the provider, for people.")
+    provider = forms.CharField(max_length=100, help_text="Name to show, such as OpenAI.")
     shape = forms.ChoiceField(
         choices=unchosen(WIRE_SHAPE_TITLES.items()),
-        label="Form of requests",
-        help_text="Azure OpenAI, Mistral and vLLM understand OpenAI's form.",
+        label="API format",
+        help_text="Choose OpenAI for Azure OpenAI, Mistral and vLLM, too.",
     )
     base_url = forms.CharField(
         max_length=MAX_URL,
@@ -54,66 +54,70 @@ class HostedForm(TablerForm):
     )
     model = forms.CharField(
         max_length=200,
-        label="Model in requests",
-        help_text="A dated snapshot, if the provider has them.",
+        label="Provider's model name",
+        help_text="Use a dated snapshot if the provider has snapshots.",
     )
     answers_as = forms.CharField(
         required=False,
         max_length=2_100,
-        label="Other names in answers",
-        help_text="One per line.",
+        label="Other model names in answers",
+        help_text="One name per line. Answers that state any other name are rejected.",
         widget=forms.Textarea(attrs={"rows": 2}),
     )
     fingerprint = forms.CharField(
-        required=False, max_length=100, help_text="Answers must state it. Leave empty for any."
+        required=False,
+        max_length=100,
+        help_text="Fingerprint that answers must state. Leave empty for any.",
     )
-    region = forms.CharField(max_length=60, help_text="Place of processing.")
+    region = forms.CharField(
+        max_length=60, help_text="Place of processing, as the provider names it."
+    )
     credential = forms.CharField(
         required=False,
         max_length=60,
-        help_text="Name of the department's credential, never the secret. Leave empty for none.",
+        help_text="Name of the department's credential, not the secret. Leave empty for none.",
         widget=forms.TextInput(attrs={"list": "credential-names", "spellcheck": "false"}),
     )
     shutdown_on = forms.DateField(
         required=False,
-        label="Provider ends it on",
+        label="Shutdown date",
         widget=forms.DateInput(attrs={"type": "date"}),
-        help_text="Approvals end then at the latest.",
+        help_text="Day on which the provider ends the model. Approvals end then at the latest.",
     )
     parameters = forms.MultipleChoiceField(
         required=False,
-        choices=[(name, name.replace("_", " ").capitalize()) for name in get_args(Parameter)],
+        choices=PARAMETER_TITLES.items(),
         widget=forms.CheckboxSelectMultiple,
         label="Settings that callers may use",
     )
-    context_tokens = forms.IntegerField(min_value=1, max_value=100_000_000, label="Context, tokens")
-    max_tokens = forms.IntegerField(
-        min_value=1, max_value=1_000_000, label="Longest answer, tokens"
+    context_tokens = forms.IntegerField(
+        min_value=1, max_value=100_000_000, label="Context length in tokens"
     )
-    prompt_price = _price("Price of a million prompt tokens")
-    completion_price = _price("Price of a million completion tokens")
+    max_tokens = forms.IntegerField(
+        min_value=1, max_value=1_000_000, label="Longest answer in tokens"
+    )
+    prompt_price = _price("Price per million prompt tokens")
+    completion_price = _price("Price per million completion tokens")
     cleared_for = forms.ChoiceField(
-        choices=titled(
-            (value, label) for value, label in Classification.choices if value in get_args(Cleared)
-        ),
-        label="Evaluate on data up to",
-        help_text="Highest classification of data that evaluations may send to the provider.",
+        choices=titled(Classification.choices),
+        label="Highest classification of evaluation data",
+        help_text="Evaluations send no data above it to the provider.",
     )
     terms_title = forms.CharField(max_length=200, label="Title of the terms")
-    terms_url = forms.CharField(required=False, max_length=MAX_URL, label="Terms published at")
+    terms_url = forms.CharField(required=False, max_length=MAX_URL, label="URL of the terms")
     terms_sha256 = forms.CharField(
         max_length=64,
         label="SHA-256 of the terms",
-        help_text="Digest of the document that was read and kept.",
+        help_text="Digest of the document with the terms. Keep the document.",
     )
     terms_retention_days = forms.IntegerField(
-        min_value=0, max_value=3_660, label="Provider keeps content for, days"
+        min_value=0, max_value=3_660, label="Days that the provider keeps content"
     )
     terms_subprocessors = forms.CharField(
         required=False,
         max_length=5_050,
         label="Subprocessors",
-        help_text="One per line.",
+        help_text="One name per line.",
         widget=forms.Textarea(attrs={"rows": 3}),
     )
     terms_trains_on_content = forms.BooleanField(
@@ -156,7 +160,7 @@ def initial_of(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def form_fields(fields: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Return the sentences about a description's fields by the names of the form's fields."""
+    """Return errors of a description's fields by the names of the form's fields."""
     return {_form_field(name): sentences for name, sentences in fields.items()}
 
 
