@@ -15,7 +15,7 @@ HOSTS_MAX = 20
 
 
 class CredentialKind(models.TextChoices):
-    """Way in which a secret authenticates a request (`governance.credentials.secrets`)."""
+    """Method by which a secret authenticates requests (see `governance.credentials.secrets`)."""
 
     HEADER = "header", "static header"
     OAUTH2 = "oauth2", "OAuth 2.0 client credentials"
@@ -31,10 +31,10 @@ class CredentialState(models.TextChoices):
 
 
 class Credential(models.Model):
-    """A named secret of a department, which only egress workers can open.
+    """A named secret of a department. Only egress workers can open it, and send it only to `hosts`.
 
-    `sealed` is bound to department, name, kind, hosts and `version`, which each new secret
-    increases. It is sent to `hosts` alone. `sealed_to` is the fingerprint of the public key.
+    `sealed` is the encrypted secret, bound to department, name, kind, hosts and `version`. Each new
+    secret increases `version`. `sealed_to` is the fingerprint of the public key.
     """
 
     department = models.ForeignKey(
@@ -84,7 +84,7 @@ class Credential(models.Model):
 class CredentialUse(models.Model):
     """The latest use of a credential for a deployment, in steps of an hour."""
 
-    # Without a constraint, whose check would lock the credential against its revocation.
+    # A foreign key constraint would lock the credential's row and delay a revocation.
     credential = models.ForeignKey(
         Credential, on_delete=models.CASCADE, related_name="uses", db_constraint=False
     )

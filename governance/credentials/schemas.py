@@ -42,7 +42,7 @@ EnteredText = Annotated[
 
 
 class EnteredSecret(Schema):
-    """A secret, and what its kind needs besides.
+    """A secret, and the other fields of its kind.
 
     `secret` is the whole value of a header (such as `Bearer …`), the client's secret, the JSON key
     file of the service account, or the secret access key. `header` belongs to the kind `header`,
@@ -61,7 +61,7 @@ class EnteredSecret(Schema):
 
 
 class NewCredential(EnteredSecret):
-    """A new credential of a department, which is sent to `hosts` alone."""
+    """A new credential of a department, with the hosts that it may be sent to."""
 
     department: Slug = Field(max_length=DEPARTMENT_MAX)
     name: CredentialName
@@ -70,8 +70,8 @@ class NewCredential(EnteredSecret):
 
 
 class CredentialRotation(EnteredSecret):
-    """A new secret. `hosts` replaces the hosts; `version` is the version that it replaces, and
-    another one is refused.
+    """A new secret. `hosts` replaces the hosts. With `version`, the rotation is refused unless that
+    version is the current one.
     """
 
     hosts: Hosts | None = None
@@ -79,8 +79,6 @@ class CredentialRotation(EnteredSecret):
 
 
 class CredentialFilter(Filter):
-    """Filters of the list."""
-
     state: Choice[CredentialState] | None = None
     department: Slug | None = Field(
         default=None, max_length=DEPARTMENT_MAX, serialization_alias="department__slug"
@@ -91,7 +89,8 @@ def secret_of(kind: str, entered: EnteredSecret) -> Secret:
     """Return the secret of a kind from what a person entered.
 
     Raises:
-        InvalidInput: a field is missing, invalid or of another kind; no text has a part of it.
+        InvalidInput: a field is missing, invalid or of another kind. The error has no part of the
+            secret.
     """
     schema = SECRETS[kind]
     values = {
@@ -99,22 +98,22 @@ def secret_of(kind: str, entered: EnteredSecret) -> Secret:
         for name in EnteredSecret.model_fields
         if (value := getattr(entered, name)) is not None
     }
-    if unknown := [name for name in values if name not in schema.given]:
-        taken = ", ".join(schema.given)
+    if unknown := [name for name in values if name not in schema.entered]:
+        taken = ", ".join(schema.entered)
         raise InvalidInput(
             f"A credential of kind {kind} has no {unknown[0]}; it takes {taken}.",
             fields={name: [f"Only {taken} belong to the kind {kind}."] for name in unknown},
         )
-    names = {inner: name for name, inner in schema.given.items()}
-    given = {schema.given[name]: value for name, value in values.items()}
+    names = {inner: name for name, inner in schema.entered.items()}
+    parts = {schema.entered[name]: value for name, value in values.items()}
     if schema is GoogleSecret:
         try:
-            given |= GoogleSecret.parts_of(given.pop("service_account").get_secret_value())
+            parts |= GoogleSecret.parts_of(parts.pop("service_account").get_secret_value())
         except ValueError as error:
             text = str(error)
             raise _invalid(kind, {"secret": [f"{text[:1].upper()}{text[1:]}."]}, text) from None
     try:
-        return schema.model_validate(given)
+        return schema.model_validate(parts)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
     fields: dict[str, list[str]] = {}

@@ -31,7 +31,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class NotOpened(Exception):
-    """A sealed value that these keys do not open, or not in this context."""
+    """None of the keys opens the sealed value in this context."""
 
 
 class Opener(Protocol):
@@ -48,7 +48,7 @@ class Opener(Protocol):
 def secret_context(
     *, department: str, name: str, kind: str, hosts: Iterable[str], version: int
 ) -> bytes:
-    """Return the associated data of a secret: canonical JSON of what it is bound to."""
+    """Return the associated data of a secret: canonical JSON of the fields that it is bound to."""
     bound = {
         "department": department,
         "hosts": sorted(hosts),
@@ -60,7 +60,7 @@ def secret_context(
 
 
 def key_from_text(text: str) -> bytes:
-    """Return a key of 64 hexadecimal digits. Raises ValueError for other texts; does not quote."""
+    """Return a key from 64 hexadecimal digits. Raises ValueError, without the text, for others."""
     if not _HEX.fullmatch(text):
         raise ValueError("it is not 64 lowercase hexadecimal digits")
     return bytes.fromhex(text)
@@ -98,7 +98,7 @@ def _cipher(shared: bytes, ephemeral: bytes, public: bytes) -> ChaCha20Poly1305:
 
 
 class KeyOpener:
-    """Opens with private keys in memory: the current one and, during its rotation, the other one.
+    """Opens with private keys in memory: the current key and, during a rotation, a second one.
 
     Implements `Opener`.
     """
@@ -107,7 +107,7 @@ class KeyOpener:
         self._keys = [X25519PrivateKey.from_private_bytes(key) for key in keys]
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Return the secret, as `Opener` states."""
+        """Return the secret. Raises NotOpened as `Opener` does."""
         ephemeral = sealed[1 : 1 + KEY_BYTES]
         if sealed[:1] != FORMAT or len(ephemeral) != KEY_BYTES or len(sealed) > SEALED_MAX:
             raise NotOpened("The sealed value has an unknown form.")

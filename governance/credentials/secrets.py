@@ -1,6 +1,6 @@
-"""The secrets of each kind, as they are sealed and opened. Does not use Django.
+"""Schemas of the secrets of each kind. Does not use Django.
 
-No error, log line or representation has a part of a secret.
+Errors, log lines and representations never contain a part of a secret.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VALUE_MAX = 8_192
 URL_MAX = 300
 AUTHORIZATION = "authorization"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-# They control the connection or the form of the body, or belong to proxies and browsers.
+# These headers control the connection or describe the body, or belong to proxies and browsers.
 _RESERVED = re.compile(
     r"(?:host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive"
     r"|proxy-.*|cookie|date|accept-encoding|x-amz-.*|x-forwarded-.*|forwarded)"
@@ -37,7 +37,7 @@ S = TypeVar("S", bound="Secret")
 
 
 def checked_host(value: str) -> str:
-    """Return the name of a host in lower case. Raises ValueError if it is none."""
+    """Return the name of a host in lower case. Raises ValueError for other texts."""
     name = value.strip().lower()
     if not _HOST.fullmatch(name):
         raise broken_rule("use the name of a host without scheme, port and path: api.example.com")
@@ -79,14 +79,14 @@ Words = Annotated[str, Field(max_length=1_000, pattern=r"^([\x21-\x7e]+( [\x21-\
 
 
 class Secret(BaseModel):
-    """Base of the secrets. `given` maps the fields that people enter to those of the secret."""
+    """Base of the secrets. `entered` maps the fields that people enter to those of the secret."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-    given: ClassVar[dict[str, str]]
+    entered: ClassVar[dict[str, str]]
 
     @property
     def token_host(self) -> str:
-        """Return the host to which the secret itself is sent for a token; empty if to none."""
+        """Host that receives the secret in exchange for a token; empty if there is none."""
         return ""
 
     def sealable(self) -> bytes:
@@ -106,7 +106,7 @@ class Secret(BaseModel):
 class HeaderSecret(Secret):
     """The whole value of one header, such as `Bearer …` of `authorization`."""
 
-    given: ClassVar[dict[str, str]] = {"secret": "value", "header": "header"}
+    entered: ClassVar[dict[str, str]] = {"secret": "value", "header": "header"}
     header: Annotated[str, AfterValidator(_header_name)] = AUTHORIZATION
     value: Hidden
 
@@ -123,7 +123,7 @@ class HeaderSecret(Secret):
 class OAuth2Secret(Secret):
     """A client's secret for `token_url`, as of Microsoft Entra."""
 
-    given: ClassVar[dict[str, str]] = {
+    entered: ClassVar[dict[str, str]] = {
         "secret": "client_secret",
         "token_url": "token_url",
         "client_id": "client_id",
@@ -142,7 +142,7 @@ class OAuth2Secret(Secret):
 class GoogleSecret(Secret):
     """The parts of a service account's JSON key that sign its requests for tokens."""
 
-    given: ClassVar[dict[str, str]] = {"secret": "service_account", "scope": "scope"}
+    entered: ClassVar[dict[str, str]] = {"secret": "service_account", "scope": "scope"}
     client_email: Word
     private_key_id: Annotated[str, Field(max_length=100, pattern=r"^[0-9a-zA-Z]*$")] = ""
     private_key: Annotated[SecretStr, Field(max_length=VALUE_MAX)]
@@ -167,7 +167,7 @@ class GoogleSecret(Secret):
 
     @staticmethod
     def parts_of(service_account: str) -> dict[str, Any]:
-        """Return the used members of a JSON key file. Raises ValueError if it is none."""
+        """Return the used members of a JSON key file. Raises ValueError for other texts."""
         try:
             content = json.loads(service_account)
         except (ValueError, RecursionError):
@@ -181,7 +181,7 @@ class GoogleSecret(Secret):
 class AwsSecret(Secret):
     """An access key that signs each request for one service in one region."""
 
-    given: ClassVar[dict[str, str]] = {
+    entered: ClassVar[dict[str, str]] = {
         "secret": "secret_access_key",
         "access_key_id": "access_key_id",
         "region": "region",

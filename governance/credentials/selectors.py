@@ -1,4 +1,4 @@
-"""Read credentials; the sealed secrets stay in the database."""
+"""Read credentials, without their sealed secrets."""
 
 from __future__ import annotations
 

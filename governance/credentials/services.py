@@ -1,4 +1,4 @@
-"""Create, rotate, revoke and use credentials. A secret is sealed at once and kept nowhere else."""
+"""Create, rotate, revoke and use credentials. Only the sealed form of a secret is stored."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def credential_create(
     hosts: list[str],
     entered: EnteredSecret,
 ) -> Credential:
-    """Create a credential of the department, which may be sent to `hosts` alone.
+    """Create a credential of the department. Its secret may be sent only to `hosts`.
 
     Raises:
         InvalidInput: the secret does not fit its kind, or there are too many hosts.
@@ -90,9 +90,9 @@ def credential_create(
     public = _public_key()
     if exists_anywhere(Credential, department=department, name=name):
         raise WrongState(
-            f"{department.slug} has a credential {name} already; it was not changed.",
+            f"{department.slug} already has a credential {name}, which was not changed.",
             code="credential_exists",
-            hint="Rotate it, or choose another name.",
+            hint="Rotate that credential, or choose another name.",
         )
     credential = Credential(
         department=department, name=name, kind=kind, created_by_id=person_id, version=1
@@ -112,16 +112,16 @@ def credential_rotate(
     hosts: list[str] | None = None,
     version: int | None = None,
 ) -> Credential:
-    """Replace a credential's secret, and its hosts if `hosts` is given. Workers use the new secret
-    within seconds. A revoked credential becomes active again.
+    """Replace a credential's secret, and with `hosts` its hosts. Workers use the new secret within
+    seconds. A revoked credential becomes active again.
 
-    `version` is the version that the person replaces.
+    With `version`, the rotation is refused unless that version is the current one.
 
     Raises:
         InvalidInput: the secret does not fit its kind, or there are too many hosts.
         NotFound, NotPermitted: it does not exist, or as `authorize_binding`.
         Unavailable: this installation has no key to seal secrets to.
-        WrongState: it has another version than `version`.
+        WrongState: `version` is not the current version.
     """
     credential = CREDENTIAL_STATES.locked(credential_id)
     decision = authorize_binding(
@@ -138,7 +138,8 @@ def credential_rotate(
             f"Credential {credential.name} has version {credential.version} and not {version}: "
             "another person has rotated it. It was not changed.",
             code="credential_rotated",
-            hint="Look at the current version, then decide whether to rotate it again.",
+            hint="Check who rotated it and when. To replace that secret too, rotate version "
+            f"{credential.version}.",
         )
     credential.version += 1
     _put_secret(credential, secret, credential.hosts if hosts is None else hosts, public)
@@ -183,7 +184,7 @@ def credential_use(
     once an hour.
 
     Raises:
-        Unavailable: the department has none of this name, it is revoked, or may not be sent to
+        Unavailable: the department has no such credential, or it is revoked, or may not be sent to
             `host` (code `credential_unavailable`).
     """
     row = Credential.objects.select_related("department").filter(department=department, name=name)
@@ -212,7 +213,7 @@ def credential_use(
     raise Unavailable(
         f"The provider cannot be called: {reason}.",
         code="credential_unavailable",
-        hint="A lead of the department enters the secret on the page Credentials.",
+        hint="A lead of the department corrects the credential on the page Credentials.",
     )
 
 
@@ -245,17 +246,13 @@ def _put_secret(credential: Credential, secret: Secret, hosts: list[str], public
 
 
 def _public_key() -> bytes:
-    """Return the public key of the egress workers.
-
-    Raises:
-        Unavailable: it is not set.
-    """
+    """Return the public key of the egress workers. Raises Unavailable if it is not set."""
     if not settings.EGRESS_PUBLIC_KEY:
         raise Unavailable(
             "Secrets cannot be entered: this installation has no ASSAY_EGRESS_PUBLIC_KEY.",
             code="egress_key_missing",
-            hint="An operator sets ASSAY_EGRESS_PUBLIC_KEY of the web process to what "
-            "`assay manage egress_public_key` prints where ASSAY_EGRESS_KEY is set.",
+            hint="An operator runs `assay manage egress_public_key` where ASSAY_EGRESS_KEY is set, "
+            "and sets ASSAY_EGRESS_PUBLIC_KEY of the web processes to its output.",
         )
     return key_from_text(settings.EGRESS_PUBLIC_KEY)
 

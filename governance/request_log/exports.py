@@ -89,7 +89,7 @@ def _line(
 
 
 def _content(records: Sequence[UsageRecord]) -> dict[str, dict[str, Any]]:
-    """Return readable content by request; requests without any are missing."""
+    """Return content by request ID, without requests whose content cannot be read."""
     if not records:
         return {}
     times = [record.occurred_at for record in records]
@@ -99,11 +99,11 @@ def _content(records: Sequence[UsageRecord]) -> dict[str, dict[str, Any]]:
         occurred_at__gte=min(times),
         occurred_at__lte=max(times),
     )
-    found: dict[str, dict[str, Any]] = {}
+    contents: dict[str, dict[str, Any]] = {}
     for row in rows.select_related("key").order_by("pk"):
         try:
             plain = key_of(row.key).opened(row.request_id, bytes(row.content))
         except ContentUnreadable:
             continue
-        found[row.request_id] = {**unpacked(plain), "cut": row.cut}
-    return found
+        contents[row.request_id] = {**unpacked(plain), "cut": row.cut}
+    return contents

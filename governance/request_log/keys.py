@@ -177,5 +177,5 @@ def _opened(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
         return ChaCha20Poly1305(key).decrypt(nonce, rest, bound_to)
     except (InvalidTag, ValueError):
         raise ContentUnreadable(
-            "The content cannot be decrypted: it was changed, or ASSAY_REQUEST_LOG_KEY is another."
+            "The content cannot be decrypted: it or its ASSAY_REQUEST_LOG_KEY was changed."
         ) from None

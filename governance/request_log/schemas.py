@@ -44,8 +44,8 @@ class EndUser(Schema):
 
 
 class RequestFilter(Filter):
-    """Filters of the request log. `since` is inclusive, `until` exclusive. `user` is the ID of an
-    end user, and finds only requests whose content was logged. Durations are in milliseconds, costs
+    """Filters of the request log. `since` is inclusive, `until` exclusive. `user`, the ID of an end
+    user, finds only requests whose content was logged. Durations are in milliseconds, costs
     in micro-units of the currency."""
 
     department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)

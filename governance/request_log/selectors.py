@@ -117,10 +117,11 @@ def requests_page(
         edge = next(iter(times[SEARCHED : SEARCHED + 1]), None)
         rows = rows if edge is None else rows.filter(occurred_at__gt=edge)
     rows = rows.filter(**others).exclude(endpoint__startswith=JOBS)
-    found = list(rows[: size + 1])
-    if len(found) > size:
-        return RequestPage(found[:size], cursor_of(found[size - 1]))
-    return RequestPage(found, "" if edge is None else _cursor(edge, _ID_MAX), edge)
+    records = list(rows[: size + 1])
+    if len(records) > size:
+        last = records[size - 1]
+        return RequestPage(records[:size], _cursor(last.occurred_at, last.pk))
+    return RequestPage(records, "" if edge is None else _cursor(edge, _ID_MAX), edge)
 
 
 def _conditions(query: RequestFilter, *, indexed: bool) -> dict[str, Any]:
@@ -132,8 +133,8 @@ def _conditions(query: RequestFilter, *, indexed: bool) -> dict[str, Any]:
 def _of_user(
     actor: Principal, query: RequestFilter, rows: QuerySet[UsageRecord], before: str
 ) -> tuple[QuerySet[UsageRecord], datetime | None]:
-    """Return those of the rows that are among the next requests of an end user, and the time up to
-    which that searched; None if it was to the end. Only pseudonyms are stored, one for each key."""
+    """Return the rows that are among the next requests of an end user, and the time back to which
+    they were searched; None if all were searched. Only pseudonyms are stored, one for each key."""
     slugs = actor.departments if query.department is None else {query.department}
     ids = list(Department.objects.filter(slug__in=slugs).values_list("pk", flat=True))
     tags = [key.tag(query.user or "") for key in keys_of(ids)]
@@ -157,11 +158,6 @@ def _of_user(
     return (rows if edge is None else rows.filter(occurred_at__gt=edge)), edge
 
 
-def cursor_of(record: UsageRecord) -> str:
-    """Return the cursor of the requests that are older than this one."""
-    return _cursor(record.occurred_at, record.pk)
-
-
 def _cursor(at: datetime, number: int) -> str:
     return f"{at.isoformat()}~{number}"
 
@@ -177,7 +173,7 @@ def _position(cursor: str) -> tuple[datetime, int]:
             return moment, int(number)
     raise InvalidInput(
         "The cursor is not valid.",
-        hint="Use the one of the page before, unchanged, or none for the first page.",
+        hint="Use the cursor of the previous page unchanged, or no cursor for the first page.",
         fields={"cursor": ["Not a cursor of this list."]},
     )
 

@@ -1,4 +1,4 @@
-"""Changes of the request log: what is logged, keys, erasure, expiry; and reading content."""
+"""Change what departments log, rotate and erase keys, delete content, and read it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SELECT to_date(right(c.relname, 6), 'YYYYMM')
 def request_log_set(
     *, actor: Principal, department: Department, log: RequestLogSettings
 ) -> RequestLogPolicy:
-    """Set what a department logs. Content that is already logged keeps the shorter of both times.
+    """Set what a department logs. `days` also applies to content that is already logged.
 
     Raises:
         NotPermitted, ProofRequired: the policy denies it, or requires a fresh second factor.
@@ -176,8 +176,8 @@ def request_log_forget_user(*, actor: Principal, department: Department, forget:
     )
     if forget.user.casefold() in forget.reason.casefold():
         raise InvalidInput(
-            "The reason contains the user's ID; it would stand in the audit log for good.",
-            hint="Say why without it: “Requested on 3 May.”",
+            "The reason contains the user's ID, which the audit log would keep.",
+            hint="Enter a reason without the ID, such as “Requested on 3 May.”",
             fields={"reason": ["must not contain the ID"]},
         )
     lock(log_name(department.pk))
@@ -205,10 +205,10 @@ def request_content_read(
     """Return a request with its content. The reading is an audit event of the same transaction.
 
     Raises:
-        NotFound: the request does not exist, `actor` may not see it, or has no logged content.
+        NotFound: the request does not exist, `actor` may not see it, or it has no logged content.
         NotPermitted, ProofRequired: the policy denies it, or the department requires a fresh second
             factor.
-        ContentUnreadable: its key was erased.
+        ContentUnreadable: its key was erased, or it cannot be decrypted.
     """
     record = request_get(actor=actor, request_id=request_id)
     department = Department.objects.get(slug=record.department)
@@ -248,8 +248,7 @@ def content_authorize(
 
 
 def request_logs_expire_due() -> int:
-    """Delete expired content and empty months; return the number of deleted rows. For the
-    controller."""
+    """Delete expired content and empty months; return the number of deleted rows."""
     now, deleted = timezone.now(), 0
     for policy in RequestLogPolicy.objects.all():
         due = LoggedRequest.objects.filter(

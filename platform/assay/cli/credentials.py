@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -19,15 +22,37 @@ Hosts = Annotated[
     list[str] | None,
     typer.Option("--host", help="Host that the secret may be sent to. Repeatable."),
 ]
-Header = Annotated[
-    str, typer.Option(help="Of kind header: the header's name; authorization by default.")
-]
-TokenUrl = Annotated[str, typer.Option(help="Of kind oauth2: URL that gives tokens.")]
-ClientId = Annotated[str, typer.Option(help="Of kind oauth2: ID of the client.")]
-Scope = Annotated[str, typer.Option(help="Of kinds oauth2 and google: scope of the tokens.")]
-AccessKeyId = Annotated[str, typer.Option(help="Of kind aws: ID of the access key.")]
-Region = Annotated[str, typer.Option(help="Of kind aws: region of the service.")]
-Service = Annotated[str, typer.Option(help="Of kind aws: the service; bedrock by default.")]
+# Fields of the secrets, with the help of their options.
+FIELDS = {
+    "header": "Of kind header: the header's name; authorization by default.",
+    "token_url": "Of kind oauth2: URL that issues tokens.",
+    "client_id": "Of kind oauth2: ID of the client.",
+    "scope": "Of kinds oauth2 and google: scope of the tokens.",
+    "access_key_id": "Of kind aws: ID of the access key.",
+    "region": "Of kind aws: region of the service.",
+    "service": "Of kind aws: the service; bedrock by default.",
+}
+
+
+def secret_options(command: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Add an option for each field of a secret to a command, and pass the used ones as `fields`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> Answer:
+        fields = present(**{name: options.pop(name) for name in FIELDS})
+        return command(*arguments, **options, fields=fields)
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [each for name, each in signature.parameters.items() if name != "fields"]
+    for name, text in FIELDS.items():
+        annotation = Annotated[str, typer.Option(help=text)]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default="", annotation=annotation
+            )
+        )
+    run.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    return run
 
 
 @app.command("list")
@@ -88,33 +113,20 @@ def _show(credential: dict[str, Any]) -> None:
 
 @app.command()
 @json_option
+@secret_options
 def create(
     department: Annotated[str, typer.Argument(help="Department that owns the credential.")],
     name: Annotated[str, typer.Argument(help="Name that descriptions of hosted models state.")],
     host: Hosts = None,
     kind: Annotated[str, typer.Option(help="Kind: header, oauth2, google or aws.")] = "header",
-    header: Header = "",
-    token_url: TokenUrl = "",
-    client_id: ClientId = "",
-    scope: Scope = "",
-    access_key_id: AccessKeyId = "",
-    region: Region = "",
-    service: Service = "",
+    *,
+    fields: dict[str, str],
 ) -> Answer:
     """Enter a secret, read from standard input or a prompt. It is never shown again.
 
-    It is the whole value of the header, the client's secret, the JSON key file of the service
-    account, or the secret access key.
+    The secret is the whole value of the header, the client's secret, the JSON key file of the
+    service account, or the secret access key.
     """
-    entered = present(
-        header=header,
-        token_url=token_url,
-        client_id=client_id,
-        scope=scope,
-        access_key_id=access_key_id,
-        region=region,
-        service=service,
-    )
     credential = Client.signed_in().post(
         "credentials",
         department=department,
@@ -122,41 +134,29 @@ def create(
         kind=kind,
         hosts=host or [],
         secret=_secret(),
-        **entered,
+        **fields,
     )
     return sentence(credential, f"Credential {credential['id']}, {name} of {department}.")
 
 
 @app.command()
 @json_option
+@secret_options
 def rotate(
     credential_id: CredentialId,
     host: Hosts = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Refuse if another version is current.")
+        int | None, typer.Option(min=1, help="Rotate only if this version is current.")
     ] = None,
-    header: Header = "",
-    token_url: TokenUrl = "",
-    client_id: ClientId = "",
-    scope: Scope = "",
-    access_key_id: AccessKeyId = "",
-    region: Region = "",
-    service: Service = "",
+    *,
+    fields: dict[str, str],
 ) -> Answer:
     """Replace the secret, read from standard input or a prompt, and with --host its hosts."""
-    entered = present(
-        hosts=host,
-        version=version,
-        header=header,
-        token_url=token_url,
-        client_id=client_id,
-        scope=scope,
-        access_key_id=access_key_id,
-        region=region,
-        service=service,
-    )
     credential = Client.signed_in().post(
-        f"credentials/{credential_id}/rotate", secret=_secret(), **entered
+        f"credentials/{credential_id}/rotate",
+        secret=_secret(),
+        **present(hosts=host, version=version),
+        **fields,
     )
     return sentence(
         credential, f"Credential {credential['name']} has version {credential['version']}."

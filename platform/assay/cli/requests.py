@@ -17,7 +17,7 @@ Deployment = Annotated[str | None, typer.Option(help="Name of the deployment.")]
 Outcome = Annotated[str | None, typer.Option(help="ok, failed or canceled.")]
 User = Annotated[str | None, typer.Option(help="ID of the end user, as applications send it.")]
 Since = Annotated[str | None, typer.Option(help="Earliest time, such as 2026-05-01T14:30:00Z.")]
-SlowerMs = Annotated[int | None, typer.Option("--slower-ms", help="Least time in milliseconds.")]
+SlowerMs = Annotated[int | None, typer.Option("--slower-ms", help="Minimum time in milliseconds.")]
 
 
 @app.command("list")
@@ -65,7 +65,7 @@ def list_requests(
 def show(
     request_id: Annotated[str, typer.Argument(help="ID of the request: x-request-id.")],
     reason: Annotated[
-        str, typer.Option(help="Also read prompt and answer, for this reason; it is audited.")
+        str, typer.Option(help="Also show prompt and answer; the audit log records this reason.")
     ] = "",
 ) -> Answer:
     """Show a request, with its prompt and answer if you give a reason."""
@@ -101,7 +101,7 @@ def export(
     since: Since = None,
     limit: Limit = 1_000,
 ) -> Answer:
-    """Export requests of a department to a file, the newest first. The export is audited."""
+    """Export requests of a department to a file, newest first. The audit log records the reason."""
     filters = present(
         deployment=deployment, outcome=outcome, user=user, slower_ms=slower_ms, since=since
     )

@@ -170,7 +170,7 @@ def test_the_second_factor_comes_before_the_form(lead: Person) -> None:
     sent = client.post("/credentials/new", form)
     assert (sent.status_code, "quicksilver" in str(sent.headers)) == (302, False)
     page = client.get(sent["Location"]).content.decode()
-    assert "secrets are not kept" in page
+    assert "enter the secret again" in page
     assert "quicksilver" not in page + str(dict(client.session))
     assert not Credential.objects.exists()
 

@@ -1,4 +1,4 @@
-"""Credentials for providers of hosted models; no answer has a part of a secret."""
+"""Credentials for providers of hosted models. No answer contains a part of a secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from registry.versions.selectors import versions_naming_credential
 
 class CredentialAnswer(serializers.Serializer[Any]):
     """A credential without its secret. `version` counts its secrets; `sealed_to` is the fingerprint
-    of the public key that they are sealed to, empty if it is revoked."""
+    of the public key that encrypts the secret, empty if the credential is revoked."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()

@@ -1,4 +1,4 @@
-"""Forms for credentials: they shape input; the services judge it."""
+"""Forms for credentials."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ _SECRETS = {
         "Value of the header",
         "The whole value: for authorization, Bearer, a space and the key.",
     ),
-    "oauth2": ("Client secret", "As the provider showed it once."),
+    "oauth2": ("Client secret", "The provider shows it once, when you create it."),
     "google": ("JSON key file", "The whole content of the service account's key file."),
-    "aws": ("Secret access key", "As AWS showed it once."),
+    "aws": ("Secret access key", "AWS shows it once, when you create the key."),
 }
 _FIELDS: dict[str, dict[str, forms.CharField]] = {
     "header": {
         "header": forms.CharField(
-            label="Header", max_length=60, initial=AUTHORIZATION, help_text="Or such as api-key."
+            label="Header",
+            max_length=60,
+            initial=AUTHORIZATION,
+            help_text="Some providers use another header, such as api-key.",
         )
     },
     "oauth2": {
         "token_url": forms.CharField(
             label="Token URL",
             max_length=URL_MAX,
-            help_text="https://login.microsoftonline.com/TENANT/oauth2/v2.0/token for Entra.",
+            help_text="For Entra: https://login.microsoftonline.com/TENANT/oauth2/v2.0/token.",
         ),
         "client_id": forms.CharField(label="Client ID", max_length=200),
         "scope": forms.CharField(label="Scope", max_length=1_000, required=False),
@@ -42,7 +45,9 @@ _FIELDS: dict[str, dict[str, forms.CharField]] = {
     },
     "aws": {
         "access_key_id": forms.CharField(label="Access key ID", max_length=128),
-        "region": forms.CharField(label="Region", max_length=40, help_text="Such as eu-west-1."),
+        "region": forms.CharField(
+            label="Region", max_length=40, help_text="For example eu-west-1."
+        ),
         "service": forms.CharField(label="Service", max_length=40, initial="bedrock"),
     },
 }
@@ -54,7 +59,7 @@ class HostsField(forms.CharField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             max_length=(HOST_MAX + 2) * HOSTS_MAX,
-            help_text="One per line, such as api.openai.com. The secret is sent to no other host.",
+            help_text="One per line, for example api.openai.com. No other host gets the secret.",
             widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
             **kwargs,
         )
@@ -65,7 +70,7 @@ class HostsField(forms.CharField):
 
 
 class SecretForm(TablerForm):
-    """A secret and what its kind needs besides. A page never has the secret again."""
+    """A secret and the other fields of its kind. No page shows the secret again."""
 
     hosts = HostsField(label="Hosts")
 
@@ -90,8 +95,6 @@ class SecretForm(TablerForm):
 
 
 class CredentialForm(SecretForm, DepartmentScoped):
-    """A new credential."""
-
     name = NameField(max_length=CREDENTIAL_MAX)
     field_order = ("department", "name")
 

@@ -26,12 +26,12 @@ class LoggedFeedbackForm(ContentReasonForm):
     """A logged request that becomes feedback."""
 
     correction = forms.CharField(
-        label="Right answer",
+        label="Correct answer",
         required=False,
         strip=False,
         max_length=TEXT_MAX,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Leave empty if the answer is right.",
+        help_text="Leave empty if the answer is correct.",
     )
 
 
@@ -42,10 +42,12 @@ class EndUserForm(TablerForm):
         label="User ID",
         max_length=USER_MAX,
         strip=False,
-        help_text="As applications send it in “user” or in the metadata.",
+        help_text="The ID that applications send as user, safety_identifier or metadata.user_id.",
     )
     reason = forms.CharField(
-        label="Reason", max_length=REASON_MAX, help_text="Must not contain the ID."
+        label="Reason",
+        max_length=REASON_MAX,
+        help_text="Recorded in the audit log. Must not contain the ID.",
     )
 
 
@@ -56,7 +58,7 @@ class RequestLogForm(TablerForm):
         label="Log",
         choices=titled(
             [
-                (LogMode.OFF, "nothing: the request log shows no requests"),
+                (LogMode.OFF, "off: the request log shows no requests"),
                 (LogMode.METADATA, "metadata: facts of each request, from the ledger"),
                 (LogMode.FULL, "full: also prompts and answers, encrypted"),
             ]
@@ -67,17 +69,15 @@ class RequestLogForm(TablerForm):
         label="MiB of content a day",
         min_value=1,
         max_value=DAILY_MIB_MAX,
-        help_text="Content beyond it is dropped and counted.",
+        help_text="Further content is dropped and counted.",
     )
     second_factor = forms.BooleanField(
-        label="Reading content takes a fresh second factor", required=False
+        label="Require a second factor for reading content", required=False
     )
-    datasets = forms.BooleanField(label="Content may become rows of datasets", required=False)
+    datasets = forms.BooleanField(label="Allow content to become rows of datasets", required=False)
 
 
 class RequestExportForm(TablerForm):
-    """Requests to export."""
-
     department = forms.ChoiceField(label="Department")
     deployment = forms.CharField(label="Deployment", max_length=80, required=False)
     limit = forms.IntegerField(label="Requests", min_value=1, max_value=10_000, initial=1_000)

@@ -1,4 +1,4 @@
-"""Credentials for providers: the list, one with its uses, entering and rotating a secret."""
+"""Credentials for providers: list, show, create, rotate and revoke."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from governance.policy.services import authorize
 from governance.schemas import parsed
 from registry.versions.selectors import versions_naming_credential
 
-LEAD = "Secrets with which hosted models are called. Entered once, shown never."
+LEAD = "Secrets for calls to hosted models. A saved secret is never shown again."
 
 
 class Credentials(ListScreen):
@@ -80,8 +80,6 @@ class CredentialPage(ActionScreen):
 
 
 class CredentialRevoke(CredentialPage):
-    """Revoke a credential at once."""
-
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         credential = credential_revoke(actor=self.actor, credential_id=id)
         return self.done(
@@ -91,8 +89,8 @@ class CredentialRevoke(CredentialPage):
 
 @method_decorator(sensitive_post_parameters("secret"), name="dispatch")
 class SecretScreen(ActionScreen):
-    """A form with a secret. Whoever opens it gives a second factor first: the page that otherwise
-    requests one could not keep the secret."""
+    """A form with a secret. It opens only after a second factor: if the form were sent first, the
+    page that requests a second factor would have to carry the secret."""
 
     template_name = "portal/credentials/form.html"
 
@@ -107,7 +105,7 @@ class SecretScreen(ActionScreen):
         return self.proving()
 
     def asking(self, refusal: DomainError) -> HttpResponse:
-        messages.info(self.request, "Enter the secret again: secrets are not kept.")
+        messages.info(self.request, "Verify your identity, then enter the secret again.")
         return self.proving()
 
     def proving(self) -> HttpResponse:
@@ -120,15 +118,15 @@ class CredentialNew(SecretScreen):
     """Enter a new credential of the kind in the query."""
 
     def kind(self) -> CredentialKind:
-        stated = self.request.GET.get("kind", "")
-        return CredentialKind(stated) if stated in CredentialKind.values else CredentialKind.HEADER
+        kind = self.request.GET.get("kind", "")
+        return CredentialKind(kind) if kind in CredentialKind.values else CredentialKind.HEADER
 
     def form(self) -> CredentialForm:
         departments = departments_where(self.actor, Action.CREDENTIAL_CREATE, kind="credential")
         if not departments.exists():
             raise NotPermitted(
-                f"{self.actor.name} may enter credentials in no department.",
-                hint="The lead of a department or an administrator may.",
+                f"{self.actor.name} may not enter credentials.",
+                hint="Ask a lead of your department or an administrator.",
             )
         return CredentialForm(self.request.POST or None, departments=departments, kind=self.kind())
 
@@ -190,8 +188,8 @@ class CredentialRotate(SecretScreen):
             "form": form,
             "credential": credential,
             "title": f"Rotate {credential.name}",
-            "lead": "Egress workers use the new secret within seconds. Running answers end "
-            "undisturbed.",
+            "lead": "Egress workers use the new secret within seconds. Running answers are not "
+            "interrupted.",
             "submit": "Replace secret",
         }
 

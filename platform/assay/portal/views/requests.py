@@ -69,13 +69,13 @@ class Requests(Screen):
     template_name = "portal/requests/list.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        given = self.request.GET
-        query = RequestFilter.lenient(given.dict())
-        if (span := SPANS.get(given.get("within", ""))) is not None:
+        parameters = self.request.GET
+        query = RequestFilter.lenient(parameters.dict())
+        if (span := SPANS.get(parameters.get("within", ""))) is not None:
             since = timezone.now() - timedelta(hours=span[1])
             query = query.model_copy(update={"since": since})
         try:
-            page = requests_page(self.actor, query, before=given.get("before", ""))
+            page = requests_page(self.actor, query, before=parameters.get("before", ""))
         except InvalidInput:
             page = requests_page(self.actor, query)
         departments = list(departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG))
@@ -83,7 +83,7 @@ class Requests(Screen):
         return {
             "page": page,
             "sizes": logged_sizes(page.rows),
-            "continued": bool(given.get("before")),
+            "continued": bool(parameters.get("before")),
             "currency": settings.CURRENCY,
             "departments": departments,
             "toolbar": (
@@ -102,7 +102,7 @@ class Requests(Screen):
 
 
 class RequestPage(ActionScreen):
-    """One request: its facts and phases, and its content once a reason was given."""
+    """One request: its facts and phases. Its content shows only after a reason is entered."""
 
     template_name = "portal/requests/request.html"
 
@@ -151,7 +151,7 @@ def _question(content: dict[str, Any] | None) -> str:
 
 
 class RequestContent(RequestPage):
-    """Read the content of a request; the reading is recorded with its reason."""
+    """Read the content of a request, for a reason that the audit log records."""
 
     def act(self, *, request_id: str, **kwargs: Any) -> HttpResponse:
         values = parsed(ContentReason, cleaned(ContentReasonForm(self.request.POST)))
@@ -251,8 +251,6 @@ class DepartmentLog(ActionScreen):
 
 
 class DepartmentLogKey(DepartmentLog):
-    """Rotate the key."""
-
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         key = request_log_key_rotate(actor=self.actor, department=self.department(slug))
         return self.done(
@@ -261,8 +259,6 @@ class DepartmentLogKey(DepartmentLog):
 
 
 class DepartmentLogForget(DepartmentLog):
-    """Delete the content of an end user."""
-
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         values = cleaned(EndUserForm(self.request.POST))
         deleted = request_log_forget_user(
@@ -275,8 +271,6 @@ class DepartmentLogForget(DepartmentLog):
 
 
 class DepartmentLogErase(DepartmentLog):
-    """Erase all keys."""
-
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         values = cleaned(ContentReasonForm(self.request.POST, prefix="erase"))
         reason = parsed(ContentReason, values).reason
