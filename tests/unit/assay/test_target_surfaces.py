@@ -89,6 +89,7 @@ def test_the_portal_adds_changes_switches_and_removes_a_target() -> None:
     html = client.get(page).content.decode()
     assert inline_in(html) == []
     assert f'value="{new.pk}"' in html
+    assert '<details class="mb-3">' in html
     form = {
         "release": new.pk,
         "role": "serve",
@@ -102,7 +103,9 @@ def test_the_portal_adds_changes_switches_and_removes_a_target() -> None:
     assert (target.weight, target.routing_conditions) == (30, {"departments": ["clinical"]})
     shown = words(client.get(page).content.decode())
     assert "from clinical" in shown
-    assert f'value="{new.pk}" selected' in client.get(f"{page}?release={new.pk}").content.decode()
+    present = client.get(f"{page}?release={new.pk}").content.decode()
+    assert f'value="{new.pk}" selected' in present
+    assert '<details class="mb-3" open>' in present
     stale = client.post(f"{page}/save", form)
     assert stale.status_code == 409
     assert "have changed since revision 0" in stale.content.decode()
