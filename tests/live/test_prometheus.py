@@ -77,10 +77,12 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
 
 
 def api(url: str, path: str, **parameters: str) -> Any:
-    """The data of an answer of Prometheus; None before it listens."""
+    """The data of an answer of Prometheus; None before it is ready."""
     try:
         answer = httpx.get(f"{url}/api/v1/{path}", params=parameters, timeout=60)
     except httpx.TransportError:
+        return None
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # It loads its data.
         return None
     body = answer.json()
     assert body["status"] == "success", (parameters, body)
