@@ -116,7 +116,10 @@ def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]
         subject = stack.enter_context(served(token, "assay.server"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
         reference = stack.enter_context(served(token, *echoed))
-        subject.behind = {"broker": _valkey_cpu_s, "responder": lambda: cpu_s(responder.pid)}
+        subject.behind = {
+            "broker": lambda: valkey_cpu_s(os.environ["REDIS_URL"]),
+            "responder": lambda: cpu_s(responder.pid),
+        }
         others = [reference]
         if portkey:
             others.append(stack.enter_context(_portkey(portkey, reference)))
@@ -286,10 +289,11 @@ def _portkey(folder: str, upstream: Served) -> Iterator[Served]:
         yield served
 
 
-def _valkey_cpu_s() -> float:
+def valkey_cpu_s(url: str) -> float:
+    """Return the processor seconds of a Valkey server."""
     import redis
 
-    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+    with redis.Redis.from_url(url) as client:
         usage: Any = client.info("cpu")
     return float(usage["used_cpu_user"] + usage["used_cpu_sys"])
 

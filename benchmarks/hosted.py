@@ -110,13 +110,15 @@ class _Echo(asyncio.Protocol):
         asyncio.get_running_loop().call_later(GAP_S, self._next, number + 1)
 
 
-def provider(certificate: str) -> None:
-    """Serve as the echo provider until killed; print the port."""
+def provider(certificate: str = "") -> None:
+    """Serve as the echo provider until killed, with a certificate over TLS; print the port."""
     import uvloop
 
     async def serve() -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
+        context = None
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(_Echo, "127.0.0.1", 0, ssl=context)
         print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
@@ -273,6 +275,6 @@ def main(*, quick: bool) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["provider"]:
-        provider(sys.argv[2])
+        provider(*sys.argv[2:])
     else:
         sys.exit(main(quick="--quick" in sys.argv))

@@ -37,14 +37,14 @@ MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
 @contextmanager
-def demo_stack() -> Iterator[Stage]:
+def demo_stack(**settings: str) -> Iterator[Stage]:
     """Start the demo's stack and company in a separate folder; stop and remove them afterward, even
-    if the benchmark is terminated."""
+    if the benchmark is terminated. `settings` are added to each process's environment."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o755)
         folder = Path(scratch) / "stack"
-        stack = Stack(folder, demo=True)
+        stack = Stack(folder, demo=True, settings=settings)
         try:
             quiet = Console(quiet=True)
             stage = Stage(quiet, stack, folder, materials.fetch())
