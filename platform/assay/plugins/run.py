@@ -77,13 +77,13 @@ if TYPE_CHECKING:
         step_arguments, step_count, arguments as training_arguments, world_size,
     )
     from workers.trainers.uncertainty import (
-        METHOD as INTERVAL_METHOD, RESAMPLES as INTERVAL_RESAMPLES, bootstrap, perplexity_interval,
+        RESAMPLES as INTERVAL_RESAMPLES, bootstrap, perplexity_interval,
     )
     # fmt: on
     # isort: on
 
 __all__ = [
-    "FILL_TOKENS", "IGNORED_TOKEN", "IMAGE_FORMATS", "INTERVAL_METHOD", "INTERVAL_RESAMPLES",
+    "FILL_TOKENS", "IGNORED_TOKEN", "IMAGE_FORMATS", "INTERVAL_RESAMPLES",
     "MAX_IMAGE_PIXELS", "MAX_LABEL_SLICES", "MAX_SAMPLES", "TIMM", "AnswerTrainer", "AskJudge",
     "AudioFeatures", "BadMaterial", "BaseRunner", "Baseline", "BatchLimits", "Canceled",
     "EvaluationResult", "Head", "HeadTrainer", "ImageReader", "Item", "LabelAdapters", "MediaModel",
