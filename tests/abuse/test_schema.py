@@ -94,8 +94,8 @@ def test_every_answer_is_one_that_the_description_announces(company: Company, mo
         senders = FEW[:1]
         if name not in begun:
             # A malformed request is refused before it matters what its caller may do.
-            others = in_turn(len(begun)) if mode == "well-formed" else ()
-            senders = tuple(dict.fromkeys((*FEW, *others)))
+            if mode == "well-formed":
+                senders = tuple(dict.fromkeys((*FEW, *in_turn(len(begun)))))
             begun.append(name)
         invented = [(None, {}, FEW[0])]
         real = [(paths[name], known, who) for who in senders]

@@ -496,7 +496,11 @@ def tried() -> Iterator[None]:
         ATTEMPTS.codes.add(error.code)
 
 
-@pytest.mark.parametrize("roles", [("admin",), ("admin", "reviewer:compliance")], ids=str)
+@pytest.mark.parametrize(
+    "roles",
+    [pytest.param(("admin",), marks=pytest.mark.long), ("admin", "reviewer:compliance")],
+    ids=str,
+)
 def test_no_sequence_of_one_persons_actions_has_two_hands(
     roles: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -279,6 +279,7 @@ def test_an_installation_comes_back_from_its_newest_backup_without_a_loss(
         wait_until(lambda: there.value(f"{EVENTS} WHERE sequence IS NULL") == 0)
 
 
+@pytest.mark.long
 def test_a_restoration_that_is_killed_at_any_step_is_repeated(
     source: Source, make: Callable[..., Installation]
 ) -> None:

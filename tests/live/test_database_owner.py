@@ -16,6 +16,7 @@ __all__ = ["postgres"]
 pytestmark = pytest.mark.live
 
 
+@pytest.mark.long
 def test_the_controller_sees_and_ends_sessions_with_and_without_a_superuser(
     postgres: Postgres, tmp_path: Path
 ) -> None:

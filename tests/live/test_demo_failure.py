@@ -42,6 +42,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.long
 def test_the_portal_stays_up_after_a_step_that_failed() -> None:
     with tempfile.TemporaryDirectory(prefix="assay-demo-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o755)

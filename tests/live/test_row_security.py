@@ -81,10 +81,13 @@ def python(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProce
     "statements",
     [
         ("CREATE ROLE plain LOGIN CREATEROLE",),
-        (
-            "CREATE ROLE plain LOGIN",
-            "CREATE ROLE assay_app NOLOGIN NOINHERIT",
-            "GRANT assay_app TO plain",
+        pytest.param(
+            (
+                "CREATE ROLE plain LOGIN",
+                "CREATE ROLE assay_app NOLOGIN NOINHERIT",
+                "GRANT assay_app TO plain",
+            ),
+            marks=pytest.mark.long,
         ),
     ],
     ids=["may make roles", "was granted the role"],

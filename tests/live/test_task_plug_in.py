@@ -204,6 +204,7 @@ def company(
         )
 
 
+@pytest.mark.long  # `test_task_code.py` walks most of this way.
 def test_a_task_of_another_package_goes_from_intake_to_a_metered_answer(
     company: Company, material: Path
 ) -> None:
