@@ -222,6 +222,7 @@ def targets(deployment_id: DeploymentId) -> Answer:
             "failed": lambda each: each["figures"]["failed"],
             "mean ms": lambda each: each["figures"]["mean_ms"],
             "canary": _verdict,
+            "shadow": _shadow,
         },
         empty="No targets.",
     )
@@ -274,6 +275,15 @@ def _verdict(target: dict[str, Any]) -> str:
     verdict = target["verdict"]
     tests = "; ".join(f"{test['of']} p = {test['p']:.2g}" for test in verdict.get("tests", ()))
     return f"rolled back: {tests}" if verdict.get("rolled_back") else tests
+
+
+def _shadow(target: dict[str, Any]) -> str:
+    """Return the agreement of a shadow with each release whose requests it answered."""
+    return "; ".join(
+        f"release {each['against']}: {each['copies']} copies"
+        + ("" if each["agreement"] is None else f", {each['agreement']:.1%} {each['measure']}")
+        for each in target["shadow"]
+    )
 
 
 def _limit(current: int | None, given: int | None) -> int | None:

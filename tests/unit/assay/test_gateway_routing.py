@@ -448,6 +448,44 @@ def test_a_shadow_gets_copies_and_its_answers_reach_no_client(stage: Stage) -> N
     assert (copy.department, copy.key_public_id) == ("engineering", "")
     assert copy.part_of == answer.headers["x-request-id"]
     assert "shadow" not in answer.text.replace("shadowed", "")
+    own = by_endpoint[CHAT]
+    assert copy.compared is not None
+    assert (copy.compared.against, copy.compared.failed) == (primary.release_id, False)
+    assert (copy.compared.units, copy.compared.total_ms) == (own.units, own.total_ms)
+    assert copy.compared.measure == "chrF"
+    assert 0 < (copy.compared.agreement or 0) < 1
+
+
+@pytest.mark.parametrize(
+    ("own", "shadow", "failed", "agreement"),
+    [
+        (saying("alike"), saying("alike"), False, 1.0),
+        (failing("engine_error", 500), saying("alike"), True, None),
+        (saying("alike"), failing("engine_error", 500), False, None),
+    ],
+)
+def test_a_copy_is_compared_with_the_answer_that_the_client_got(
+    stage: Stage, own: Behavior, shadow: Behavior, agreement: float | None, *, failed: bool
+) -> None:
+    primary = stage.deployment(behavior=own)
+    release = {"conditions": {"shadow_only": True}}
+    target(stage, primary, "shadow", shadow, weight=100, release=release)
+    stage.post(CHAT, stage.key(), json={**GOOD, "stream": not failed})
+    (copy,) = (entry for entry in stage.entries(2) if entry.endpoint == "jobs/shadow")
+    assert copy.compared is not None
+    assert (copy.compared.failed, copy.compared.agreement) == (failed, agreement)
+    assert UsageEntry.decode(copy.encode()) == copy
+
+
+def test_a_copy_is_compared_with_the_fallback_that_answered(stage: Stage) -> None:
+    primary = stage.deployment(behavior=failing("engine_error", 500))
+    spare = target(stage, primary, "fallback", saying("alike"))
+    release = {"conditions": {"shadow_only": True}}
+    target(stage, primary, "shadow", saying("alike"), weight=100, release=release)
+    assert text_of(stage.post(CHAT, stage.key(), json=GOOD)) == "alike"
+    (copy,) = (entry for entry in stage.entries(3) if entry.endpoint == "jobs/shadow")
+    assert copy.compared is not None
+    assert (copy.compared.against, copy.compared.agreement) == (spare.release_id, 1.0)
 
 
 def test_a_conversation_goes_on_with_the_release_that_began_it(stage: Stage) -> None:

@@ -274,6 +274,10 @@ class TargetAnswer(serializers.Serializer[Any]):
         source="deployment.canary_verdict",
         help_text="Last comparison of a canary with the primary, with its tests; empty without.",
     )
+    shadow = serializers.ListField(
+        child=serializers.JSONField(),
+        help_text="Comparisons of a shadow with each release whose requests it answered.",
+    )
 
 
 class RollbackChoiceAnswer(serializers.Serializer[Any]):

@@ -8,9 +8,11 @@ from dataclasses import replace
 from assay.gateway.access.admission import Admitted, ModelRequest
 from assay.gateway.access.call import Call
 from assay.gateway.access.decisions import is_ready
+from assay.gateway.http.asgi import Receive, Send
 from assay.gateway.http.errors import EngineFailed
 from assay.gateway.monitoring.metrics import FALLBACKS
 from assay.gateway.quota.ledger import Settlement
+from assay.gateway.run.agreement import AnswerText, Original
 from assay.gateway.run.execution import Execution
 from assay.gateway.run.media import RequestMedia
 from assay.gateway.run.parts import Parts
@@ -19,7 +21,7 @@ from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
 from governance.usage.records import UsageEntry
 from registry.catalog.endpoints import Plan
-from workers.wire import Done
+from workers.wire import Delta, Done
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
@@ -42,6 +44,16 @@ class RoutedExecution(Execution):
     ) -> None:
         super().__init__(parts, call, plan, model_request, admitted, media)
         self._choice = choice
+        # The answer as far as shadows are compared with it; None without copies.
+        self._original: Original | None = None
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Answer on `send`. Raises as `Execution.run`."""
+        try:
+            await super().run(receive, send)
+        finally:
+            if self._original is not None:
+                self._original.ended(self._call.settled, self._call.done)
 
     async def _begin(self, inbox: Inbox, timeout_s: float) -> None:
         """Send the request to the first target that takes it, and copies to shadow targets. Raises
@@ -55,7 +67,13 @@ class RoutedExecution(Execution):
                     raise
         if not self._has_files():
             request = replace(self._request(self._deployment), request_id=self._call.request_id)
-            self._parts.shadows.copy(request, self._choice, self._admitted)
+            self._original = self._parts.shadows.copy(request, self._choice, self._admitted)
+
+    async def _take(self, inbox: Inbox) -> Delta | Done:
+        part = await super()._take(inbox)
+        if self._original is not None and isinstance(part, Delta):
+            self._original.text.add(part)
+        return part
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         if outcome == "ok":
@@ -143,6 +161,8 @@ class RoutedExecution(Execution):
         self._parts.replies.open(self._wire_id, inbox)
         self._parts.affinity.leave(self._place)
         self._place, self._completion_tokens, self._handed_over = None, 0, 0
+        if self._original is not None:
+            self._original.text = AnswerText()
         self._units = self._plan.units or self._plan.tokens
         self._captured = self._parts.request_log.begin(self._call, self._plan)
         FALLBACKS.labels(before.name, str(error.status)).inc()

@@ -13,6 +13,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.schemas import parsed
 from governance.usage.selectors import may_view_usage
+from registry.releases.exports.shadow import shadow_blocks
 from workers.deployments.models import Deployment, TargetRole
 from workers.deployments.selectors import deployment_get
 from workers.deployments.states import LIVE
@@ -42,6 +43,7 @@ class DeploymentTargets(ActionScreen):
             "deployment": deployment,
             "targets": views,
             "canary": canary,
+            "shadows": shadow_blocks({"shadow": [pair for each in views for pair in each.shadow]}),
             "comparison": verdict_lines(canary.deployment.canary_verdict) if canary else [],
             "sees_health": may_view_usage(self.actor),
             "form": self.form(deployment) if may_route else None,
