@@ -321,9 +321,9 @@ def test_a_request_that_no_fallback_takes_is_that_of_the_target_that_failed(stag
     assert entry.route["deployment"] == primary.pk
     paces = stage.application.gateway.start().parts.paces
     for _ in range(pace.LEAST):
-        paces.begin(spare.pk)
-        paces.end(spare.pk, answered=True)
-    assert paces.expected_s(spare.pk) == 0.0
+        paces.begin(spare.pk, "engineering")
+        paces.end(spare.pk, "engineering", answered=True)
+    assert paces.expected_s(spare.pk, "engineering") == 0.0
 
 
 def test_an_image_that_a_full_queue_refuses_goes_to_the_fallback(
@@ -566,16 +566,21 @@ def test_a_pace_counts_busy_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
     paces = Paces()
     for _ in range(pace.LEAST):
-        assert paces.expected_s(1) == 0.0
-        paces.begin(1)
+        assert paces.expected_s(1, "a") == 0.0
+        paces.begin(1, "a")
         now[0] += 2.0
-        paces.end(1, answered=True)
+        paces.end(1, "a", answered=True)
         now[0] += 500.0
     for _ in range(3):
-        paces.begin(1)
-    assert paces.expected_s(1) == pytest.approx(6.0)
-    paces.end(1, answered=False)
-    assert paces.expected_s(1) == pytest.approx(4.0)
+        paces.begin(1, "a")
+    assert paces.expected_s(1, "a") == pytest.approx(6.0)
+    paces.end(1, "a", answered=False)
+    assert paces.expected_s(1, "a") == pytest.approx(4.0)
+    # Another department takes turns: it waits for its own request, and for one of the first.
+    paces.begin(1, "b")
+    assert paces.expected_s(1, "b") == pytest.approx(4.0)
+    assert paces.expected_s(1, "b", {"b": 2}) == pytest.approx(3.0)
+    assert paces.expected_s(1, "a", {"b": 2}) == pytest.approx(6.0)
 
 
 def test_a_request_that_would_be_too_late_is_refused_at_once_and_costs_nothing(
@@ -589,11 +594,11 @@ def test_a_request_that_would_be_too_late_is_refused_at_once_and_costs_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
         for _ in range(pace.LEAST):
-            paces.begin(deployment.pk)
+            paces.begin(deployment.pk, "engineering")
             now[0] += 100.0
-            paces.end(deployment.pk, answered=True)
+            paces.end(deployment.pk, "engineering", answered=True)
         for _ in range(4):
-            paces.begin(deployment.pk)
+            paces.begin(deployment.pk, "engineering")
         late = stage.post(CHAT, token, json=GOOD)
         assert (late.status_code, late.json()["error"]["code"]) == (503, "deadline_unreachable")
         assert int(late.headers["retry-after"]) > 100

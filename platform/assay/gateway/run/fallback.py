@@ -21,7 +21,7 @@ from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
 from governance.usage.records import UsageEntry
 from registry.catalog.endpoints import Plan
-from workers.wire import Delta, Done
+from workers.wire import Delta, Done, deployment_queue
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
@@ -65,7 +65,8 @@ class RoutedExecution(Execution):
             except DomainError as error:
                 if not await self._move_on(error, inbox):
                     raise
-        if not self._has_files():
+        # A shadow gets no passages, because the caller's rights to read them are none of its own.
+        if not self._has_files() and self._choice.grounded is None:
             request = replace(self._request(self._deployment), request_id=self._call.request_id)
             self._original = self._parts.shadows.copy(request, self._choice, self._admitted)
 
@@ -152,6 +153,7 @@ class RoutedExecution(Execution):
         if aim is None or not is_ready(aim.admitted.deployment):
             retries.earn(before.name, 1.0)
             return False
+        self._parts.quotas.backlogs.ended(deployment_queue(before.id))
         self._turn_to(aim)
         self._parts.ledger.spawn(self._cancel())
         self._parts.replies.close(self._wire_id)
@@ -170,10 +172,10 @@ class RoutedExecution(Execution):
 
     def _turn_to(self, aim: Aim) -> None:
         """Watch, time and record the request on another target from now on."""
-        self._parts.paces.end(self._deployment.id, answered=False)
+        self._parts.paces.end(self._deployment.id, self._department, answered=False)
         self._plan, self._model_request = aim.plan, aim.model_request
         self.admit(aim.admitted)
-        self._parts.paces.begin(self._deployment.id)
+        self._parts.paces.begin(self._deployment.id, self._department)
         self._running.move(aim.model_request, self._deployment.id)
         self._call.route = self._choice.route(self._deployment)
 
@@ -188,6 +190,8 @@ class RoutedExecution(Execution):
             self._inputs, self._units = await self._media.store(
                 self._plan, self._deployment.unit, self._deployment.id
             )
+        else:
+            self._inputs = self._plan.inputs.to_wire()
         queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
         if (self._limits(), self._deployment.tariff) != self._reserved:
             self._reserved = None
