@@ -263,8 +263,9 @@ end
 -- Requests wait in the queue that workers read, up to WINDOW of them, and beyond that in one list for
 -- each department, so that no department's backlog delays the others. The next request comes from the
 -- department with the smallest virtual time, which grows by 1/weight with each of its requests
--- (start-time fair queueing).
-local WINDOW, WAITING_FOR = 32, 7200000
+-- (start-time fair queueing). Processes whose requests wait call `advance` several times a second; if all
+-- of them have ended, the lists expire after WAITING_FOR ms.
+local WINDOW, WAITING_FOR = 32, 120000
 
 -- Names of: virtual times of the departments that wait; virtual times of those that do not, weights
 -- ('w:<department>'), the time of the last request ('now') and the number of requests ('length'); a list.
@@ -301,6 +302,11 @@ local function advance(queue)
       redis.call('HSET', turns, 't:' .. department, text)
     end
   end
+  for _, department in ipairs(redis.call('ZRANGE', times, 0, -1)) do
+    redis.call('PEXPIRE', list_of(queue, department), WAITING_FOR)
+  end
+  redis.call('PEXPIRE', times, WAITING_FOR)
+  redis.call('PEXPIRE', turns, WAITING_FOR)
   return tonumber(redis.call('HGET', turns, 'length') or '0')
 end
 
@@ -330,7 +336,6 @@ local function wait_in_line(queue, message, department, weight)
   end
   redis.call('HSET', turns, 'w:' .. department, number(weight))
   redis.call('HINCRBY', turns, 'length', 1)
-  for _, key in ipairs({times, turns, list}) do redis.call('PEXPIRE', key, WAITING_FOR) end
 end
 
 -- Send a request's message, unless this is a dry run or there is no message yet. Without a `department`,

@@ -120,7 +120,18 @@ def test_a_canary_whose_release_expires_or_is_recalled_leaves_the_choice(stage: 
     assert text_of(stage.post(CHAT, token, json=GOOD)) == "stable"
 
 
-def test_a_request_that_runs_on_a_recalled_canary_is_ended(stage: Stage) -> None:
+def recall(release_id: int) -> None:
+    Release.objects.filter(pk=release_id).update(state=ReleaseState.RECALLED)
+
+
+def expire(release_id: int) -> None:
+    Release.objects.filter(pk=release_id).update(expires_at=timezone.now())
+
+
+@pytest.mark.parametrize("end", [recall, expire])
+def test_a_request_that_runs_on_an_ended_canary_is_ended(
+    stage: Stage, end: Callable[[int], None]
+) -> None:
     goes_on = threading.Event()
 
     def begin(request: InferenceRequest, reply: Reply) -> None:
@@ -134,9 +145,9 @@ def test_a_request_that_runs_on_a_recalled_canary_is_ended(stage: Stage) -> None
         model="writer", messages=HI, stream=True
     )
     next(iter(stream))
-    Release.objects.filter(pk=canary.release_id).update(state=ReleaseState.RECALLED)
+    end(canary.release_id)
     stage.notify()
-    with pytest.raises(openai.APIError, match="may not serve"):
+    with pytest.raises(openai.APIError, match=r"may not serve|expired"):
         list(stream)
     goes_on.set()
     (entry,) = stage.entries()
@@ -237,13 +248,34 @@ def test_what_a_failed_attempt_used_is_charged_once_to_its_own_release(stage: St
     assert tokens_today() == (17, 0)
 
 
-def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(stage: Stage) -> None:
+def test_what_a_failed_attempt_had_computed_is_charged_without_a_report(stage: Stage) -> None:
+    def break_down(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 3))
+        reply(Failed("worker_lost", "The worker is gone.", 502))
+
+    primary = stage.deployment(behavior=break_down)
+    target(stage, primary, "fallback", saying("whole"))
+    stage.limit("tokens_per_day", 1000)
+    assert text_of(stage.post(CHAT, stage.key(), json=GOOD)) == "whole"
+    entries = {entry.release: entry for entry in stage.entries(2)}
+    failed = entries[primary.release_id]
+    assert (failed.outcome, failed.completion_tokens) == ("failed", 3)
+    assert failed.prompt_tokens > 0
+    assert tokens_today() == (sum(entry.units for entry in entries.values()), 0)
+
+
+@pytest.mark.parametrize(
+    "used", [{}, {"prompt_tokens": 7, "completion_tokens": 2, "units": 9}], ids=["none", "reported"]
+)
+def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(
+    stage: Stage, used: dict[str, int]
+) -> None:
     started = threading.Event()
 
     def break_down(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("Hel", 1))
         wait_until(started.is_set)
-        reply(Failed("worker_lost", "The worker is gone.", 502))
+        reply(Failed("worker_lost", "The worker is gone.", 502, **used))
 
     primary = stage.deployment(behavior=break_down)
     target(stage, primary, "fallback", say_hello)
@@ -262,7 +294,8 @@ def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(stage: Sta
         read()
     assert "".join(filter(None, seen)) == "Hel"
     (entry,) = stage.entries()
-    assert (entry.outcome, entry.completion_tokens) == ("failed", 1)
+    assert (entry.outcome, entry.completion_tokens) == ("failed", 2 if used else 1)
+    assert not used or entry.units == 9
     assert not stage.responders[1].requests
     assert tokens_today()[0] == entry.units
 
@@ -370,13 +403,18 @@ def test_a_429_storm_pauses_the_target_and_honors_retry_after(stage: Stage) -> N
 def test_without_another_target_a_429_reaches_the_caller_with_its_time(stage: Stage) -> None:
     primary = stage.deployment(behavior=failing("rate_limited", 429, retry_after_s=60))
     target(stage, primary, "fallback", failing("rate_limited", 429, retry_after_s=30))
+    stage.limit("tokens_per_day", 1000)
     token = stage.key()
     first = stage.post(CHAT, token, json=GOOD)
     assert (first.status_code, first.headers["retry-after"]) == (429, "30")
     again = stage.post(CHAT, token, json=GOOD)
     assert (again.status_code, again.json()["error"]["code"]) == (503, "targets_paused")
     assert 0 < int(again.headers["retry-after"]) <= 60
+    for _ in range(20):
+        assert stage.post(CHAT, token, json=GOOD).status_code == 503
     assert [len(each.requests) for each in stage.responders] == [1, 1]
+    assert tokens_today() == (0, 0)
+    assert not any(entry.units or entry.cost_micro for entry in stage.entries(2))
 
 
 def test_a_worker_that_dies_before_it_answers_is_replaced_by_the_fallback(stage: Stage) -> None:

@@ -69,6 +69,9 @@ def test_requests_of_one_department_keep_their_order_and_get_all_room(
     assert send("a", 130, most=100) == 100
     assert redis.llen(QUEUE) == WINDOW
     assert redis.hget(turns_key(QUEUE), "length") == b"68"
+    # If all gateways end, nothing is left behind.
+    for key in (turns_key(QUEUE), waiting_key(QUEUE), f"{waiting_key(QUEUE)}:a"):
+        assert 0 < int(redis.pttl(key)) <= 120_000  # type: ignore[arg-type]
     messages = []
     while message := redis.rpop(QUEUE):
         messages.append(message.decode())
