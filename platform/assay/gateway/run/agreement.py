@@ -21,7 +21,7 @@ CHRF, EXACT = "chrF", "exact match"
 
 @dataclass(slots=True)
 class AnswerText:
-    """The first choice of an answer, as far as it is compared."""
+    """Beginning of the first choice of an answer."""
 
     text: str = ""
 
