@@ -48,6 +48,7 @@ from governance.reviews.threads.models import CommentDraft, Mention, ReviewThrea
 from governance.reviews.waivers.models import Waiver
 from governance.usage.models import (
     BilledRequest,
+    ShadowTotal,
     UsageRecord,
     UsageTimes,
     UsageTimesProgress,
@@ -110,6 +111,7 @@ __all__ = [
     "ReviewThread",
     "RoleAssignment",
     "RoleRequest",
+    "ShadowTotal",
     "ThreadComment",
     "UsageRecord",
     "UsageTimes",

@@ -11,6 +11,7 @@ import redis
 from django.conf import settings
 
 from governance.notify import notify
+from governance.quotas.wire import turns_key
 from workers.app import app
 from workers.wire import (
     CONTROLLER_CHANNEL,
@@ -54,7 +55,10 @@ def queued_requests(deployment_ids: Collection[int]) -> dict[int, int] | None:
         with _client(settings.REDIS_URL).pipeline(transaction=False) as pipe:
             for each in deployment_ids:
                 pipe.llen(deployment_queue(each))
-            return dict(zip(deployment_ids, pipe.execute(), strict=True))
+                pipe.hget(turns_key(deployment_queue(each)), "length")
+            numbers = [int(number or 0) for number in pipe.execute()]
+            depths = map(sum, zip(numbers[::2], numbers[1::2], strict=True))
+            return dict(zip(deployment_ids, depths, strict=True))
     except redis.RedisError:
         return None
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from governance.quotas.wire import waiting_key
 from workers.wire import deployment_queue
 
 # Queues that one call of the broker looks at, which it does not interrupt for other commands.
@@ -14,7 +15,12 @@ _TOGETHER = 500
 # Messages are pushed on the left, and their properties come last (`workers.celery_message`). Only
 # the time is returned: a message may have megabytes. The names of queues are arguments, because the
 # broker's users may only read them, and a script's keys count as written.
-_SCRIPT = """
+_SCRIPT = (
+    f"local WAITING = '{waiting_key('')}'"
+    + """
+local function sent_at(message)
+    return message and string.match(string.sub(message, -1024), '"timestamp":([%d.]+)')
+end
 local answer = {}
 for _, queue in ipairs(ARGV) do
     local length = redis.pcall('LLEN', queue)
@@ -22,13 +28,21 @@ for _, queue in ipairs(ARGV) do
     if type(length) ~= 'number' then length = 0 end
     if length > 0 then
         local oldest = redis.call('LINDEX', queue, -1)
-        since = oldest and string.match(string.sub(oldest, -1024), '"timestamp":([%d.]+)')
+        since = sent_at(oldest)
+        local waiting = WAITING .. queue
+        for _, department in ipairs(redis.call('ZRANGE', waiting, 0, -1)) do
+            local list = waiting .. ':' .. department
+            length = length + redis.call('LLEN', list)
+            local other = sent_at(redis.call('LINDEX', list, -1))
+            if other and (not since or tonumber(other) < tonumber(since)) then since = other end
+        end
     end
     answer[#answer + 1] = length
     answer[#answer + 1] = since or ''
 end
 return answer
 """
+)
 
 
 class Queue(NamedTuple):

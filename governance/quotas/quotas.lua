@@ -11,6 +11,8 @@
 --   assay:quota:admitted                  a hash: the usage entry of each running request, used if its
 --                                         gateway dies before it settles the request
 --   assay:quota:admitted:deadlines        these requests by the time after which the gateway is dead
+--   assay:quota:waiting:<queue>           departments with waiting requests, by virtual time
+--   assay:quota:waiting:<queue>:<department>, assay:quota:turns:<queue>   see `advance`
 --   assay:quota:stops:<date>              number of requests that each limit stopped
 --   assay:quota:ready                     set while days and months repeat the ledger; lost by a flush
 --
@@ -258,23 +260,124 @@ local function charge_more(one, charged, request, deadline, now)
   return {charged[1], charged[2], charged[3], number(tonumber(charged[4]) + one.cost)}
 end
 
--- Put a request's message on its queue, unless this is a dry run or there is no message yet. Return nil,
--- or the error: -2 if the queue is full, -3 if the key is not a queue.
-local function enqueue(queue, message, most, dry_run)
-  local waiting = redis.pcall('LLEN', queue)
-  if type(waiting) ~= 'number' then return -3 end
-  if waiting >= most then return -2 end
-  if dry_run or message == '' then return nil end
+-- Requests wait in the queue that workers read, up to WINDOW of them, and beyond that in one list for
+-- each department, so that no department's backlog delays the others. The next request comes from the
+-- department with the smallest virtual time, which grows by 1/weight with each of its requests
+-- (start-time fair queueing). Processes whose requests wait call `advance` several times a second; if all
+-- of them have ended, the lists expire after WAITING_FOR ms.
+local WINDOW, WAITING_FOR = 32, 120000
+
+-- Names of: virtual times of the departments that wait; virtual times of those that do not, weights
+-- ('w:<department>'), the time of the last request ('now') and the number of requests ('length'); a list.
+local function times_of(queue) return PREFIX .. 'waiting:' .. queue end
+local function turns_of(queue) return PREFIX .. 'turns:' .. queue end
+local function list_of(queue, department) return PREFIX .. 'waiting:' .. queue .. ':' .. department end
+
+-- Move waiting requests to the queue until it has WINDOW of them. Return the number that still wait.
+local function advance(queue)
+  local times, turns = times_of(queue), turns_of(queue)
+  local room = WINDOW - redis.call('LLEN', queue)
+  while room > 0 do
+    local first = redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')
+    local department = first[1]
+    if not department then
+      redis.call('DEL', turns)
+      return 0
+    end
+    local list = list_of(queue, department)
+    local message = redis.call('RPOP', list)
+    local at = tonumber(first[2])
+    if message then
+      redis.call('LPUSH', queue, message)
+      redis.call('HINCRBY', turns, 'length', -1)
+      redis.call('HSET', turns, 'now', first[2])
+      at = at + 1 / tonumber(redis.call('HGET', turns, 'w:' .. department) or '1')
+      room = room - 1
+    end
+    local text = string.format('%.9f', at)
+    if redis.call('LLEN', list) > 0 then
+      redis.call('ZADD', times, text, department)
+    else
+      redis.call('ZREM', times, department)
+      redis.call('HSET', turns, 't:' .. department, text)
+    end
+  end
+  for _, department in ipairs(redis.call('ZRANGE', times, 0, -1)) do
+    redis.call('PEXPIRE', list_of(queue, department), WAITING_FOR)
+  end
+  redis.call('PEXPIRE', times, WAITING_FOR)
+  redis.call('PEXPIRE', turns, WAITING_FOR)
+  return tonumber(redis.call('HGET', turns, 'length') or '0')
+end
+
+-- Return whether a department may not add a request to the `total` that wait: there is no room, and it
+-- has its share. A department that waits alone has all room. Departments may exceed the maximum together,
+-- so that a full backlog of one leaves room for others, but not by more than the maximum.
+local function is_full(queue, department, weight, most, total)
+  if total < most then return false end
+  if total >= 2 * most or most == 0 then return true end
+  local others = 0
+  for _, name in ipairs(redis.call('ZRANGE', times_of(queue), 0, -1)) do
+    if name ~= department then
+      others = others + tonumber(redis.call('HGET', turns_of(queue), 'w:' .. name) or '1')
+    end
+  end
+  local own = redis.call('LLEN', list_of(queue, department))
+  return others == 0 or own >= most * weight / (weight + others)
+end
+
+-- Let a request wait in the list of its department.
+local function wait_in_line(queue, message, department, weight)
+  local times, turns, list = times_of(queue), turns_of(queue), list_of(queue, department)
+  if redis.call('LPUSH', list, message) == 1 then
+    local known = redis.call('HMGET', turns, 'now', 't:' .. department)
+    local at = math.max(tonumber(known[1] or '0'), tonumber(known[2] or '0'))
+    redis.call('ZADD', times, string.format('%.9f', at), department)
+  end
+  redis.call('HSET', turns, 'w:' .. department, number(weight))
+  redis.call('HINCRBY', turns, 'length', 1)
+end
+
+-- Send a request's message, unless this is a dry run or there is no message yet. Without a `department`,
+-- the queue has one kind of requests, and they do not wait elsewhere. Return nil or an error (-2: full,
+-- -3: the key is not a queue), and the number of requests that wait in lists.
+local function enqueue(queue, message, most, dry_run, department, weight)
+  local length = redis.pcall('LLEN', queue)
+  if type(length) ~= 'number' then return -3 end
+  local waiting = 0
+  if department ~= '' and (length >= WINDOW or redis.call('EXISTS', times_of(queue)) == 1) then
+    waiting = tonumber(redis.call('HGET', turns_of(queue), 'length') or '0')
+    if is_full(queue, department, weight, most, length + waiting) then return -2 end
+  elseif length >= most then
+    return -2
+  end
+  if dry_run or message == '' then return nil, waiting end
+  if department ~= '' and (length >= WINDOW or waiting > 0) then
+    wait_in_line(queue, message, department, weight)
+    return nil, advance(queue)
+  end
   if type(redis.pcall('LPUSH', queue, message)) ~= 'number' then return -3 end
-  return nil
+  return nil, 0
+end
+
+-- advance: ARGV = "advance", queue. Answers the number of requests that still wait in lists.
+local function advance_queue() return advance(ARGV[2]) end
+
+-- requeue: ARGV = "requeue", queue, message, department, weight, for a request that was sent before.
+--   Answers as advance, or -3.
+local function requeue()
+  local refused, waiting = enqueue(ARGV[2], ARGV[3], math.huge, false, ARGV[4], tonumber(ARGV[5]))
+  return refused or waiting
 end
 
 -- reserve: ARGV = "reserve", request id, lifetime in ms, unit, number of units, money, device ms, usage
---   entry or "", queue or "", message, maximum length of the queue, then the limits. All limits must
+--   entry or "", queue or "", message, maximum length of the queue, department or "", its weight, then
+--   the limits. All limits must
 --   have room, or be shadows; then the message goes to its queue, all limits are charged, and the entry
 --   is kept until the request is settled. Answers one text, which is fast to parse: the index of the
 --   limit that stopped it, 0 for none, -1 for "not ready" or an error of `enqueue`; the wait in ms or -1
---   for never; the time; then for each limit the remainder, ms until it grows, and 1 if it had no room.
+--   for never, or for a message that was sent the number of requests that wait in lists; the time; then
+--   for each limit the remainder, ms until it grows, and 1 if it had no room.
 --   With `more`, the amounts are added to the request's earlier reservation.
 local function reserve(dry_run, more)
   local request, now = ARGV[2], now_ms()
@@ -283,7 +386,7 @@ local function reserve(dry_run, more)
   local costs = {requests = more and 0 or 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
   costs[ARGV[4]] = tonumber(ARGV[5])
   give_back_expired(now, RECLAIMED_AT_ONCE)
-  local limits, missing = read_limits(12, costs, now, dates)
+  local limits, missing = read_limits(14, costs, now, dates)
   local before = more and #limits > 0 and redis.call('GET', name)
   if missing or (more and #limits > 0 and not before) then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
@@ -291,9 +394,11 @@ local function reserve(dry_run, more)
     count_stop(dates, limits[stopped])
     return answer(limits, stopped, wait, now)
   end
+  local waiting = 0
   if ARGV[9] ~= '' then
     -- Before any charge, so that a request that cannot run costs nothing.
-    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), dry_run)
+    local refused
+    refused, waiting = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), dry_run, ARGV[12], tonumber(ARGV[13]))
     if refused then return number(refused) .. ' 0 ' .. number(now) end
   end
   if dry_run then return answer(limits, 0, 0, now) end
@@ -301,7 +406,7 @@ local function reserve(dry_run, more)
     redis.call('HSET', ADMITTED, request, ARGV[8])
     redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
   end
-  if #limits == 0 then return answer(limits, 0, 0, now) end
+  if #limits == 0 then return answer(limits, 0, waiting, now) end
   local charged = before and cjson.decode(before) or {}
   for i, one in ipairs(limits) do
     if one.over then count_stop(dates, one) end
@@ -316,7 +421,7 @@ local function reserve(dry_run, more)
   -- Expires with the counters, in case it is never released.
   redis.call('SET', name, cjson.encode(charged), 'PX', number(deadline - now + KEEP_MONTH))
   redis.call('ZADD', DEADLINES, number(deadline), request)
-  return answer(limits, 0, 0, now)
+  return answer(limits, 0, waiting, now)
 end
 
 -- check_room: ARGV as for reserve. Answers the same, but sends and charges nothing.
@@ -442,6 +547,6 @@ local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) e
 
 local OPERATIONS = {
   reserve = reserve, check_room = check_room, reserve_more = reserve_more, hold = hold, lower = lower, settle = settle, read = read, reclaim = reclaim,
-  unsettled = unsettled, withdraw = withdraw,
+  unsettled = unsettled, withdraw = withdraw, advance = advance_queue, requeue = requeue,
 }
 return OPERATIONS[ARGV[1]]()

@@ -93,11 +93,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A message for a queue of workers, unless `most` messages already wait there."""
+    """A message for a queue of workers, unless `most` messages already wait there. In a queue that
+    departments share, `department` gets its turns by `weight`; empty for other queues."""
 
     queue: str
     message: bytes
     most: int
+    department: str = ""
+    weight: int = 1
 
 
 class LimitState(NamedTuple):
@@ -112,7 +115,8 @@ class LimitState(NamedTuple):
 class Verdict:
     """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
     `wait_ms` is negative if the request can never fit; `at_ms` is the moment of the charge. Nothing
-    was charged if the queue was `full` or did not accept the message (`accepted`).
+    was charged if the queue was `full` or did not accept the message (`accepted`). Of an accepted
+    request, `wait_ms` is 0 and `waiting` the number of requests that wait behind the queue.
     """
 
     ready: bool
@@ -122,6 +126,7 @@ class Verdict:
     states: list[LimitState]
     full: bool = False
     accepted: bool = True
+    waiting: int = 0
 
     @classmethod
     def read(cls, text: bytes | str, limits: Sequence[Limit]) -> Verdict:
@@ -133,7 +138,8 @@ class Verdict:
         ]
         limit = limits[stopped - 1] if stopped > 0 else None
         full, accepted = stopped == QUEUE_FULL, stopped != NOT_QUEUED
-        return cls(stopped != NOT_READY, limit, wait_ms, at_ms, states, full, accepted)
+        waiting, wait_ms = (wait_ms, 0) if stopped == 0 else (0, wait_ms)
+        return cls(stopped != NOT_READY, limit, wait_ms, at_ms, states, full, accepted, waiting)
 
 
 def reserve_arguments(
@@ -151,8 +157,30 @@ def reserve_arguments(
     the workers. `reserve_more` adds to the request's reservation; `check_room` changes nothing."""
     head: list[Argument] = [operation, request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
-    head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
+    queued = queued or Queued("", b"", 0)
+    head += [queued.queue, queued.message, queued.most, queued.department, queued.weight]
     return head + [argument for limit in limits for argument in limit.arguments()]
+
+
+def requeue_arguments(queued: Queued) -> list[Argument]:
+    """Return the arguments to send the message of a reserved request once more."""
+    return ["requeue", queued.queue, queued.message, queued.department, queued.weight]
+
+
+def advance_arguments(queue: str) -> list[Argument]:
+    """Return the arguments to fill a queue with the requests that wait behind it."""
+    return ["advance", queue]
+
+
+def turns_key(queue: str) -> str:
+    """Return the key of a hash; its field `length` is the number of requests behind a queue."""
+    return f"{PREFIX}turns:{queue}"
+
+
+def waiting_key(queue: str) -> str:
+    """Return the key of the departments with requests behind a queue. With `:` and a department, it
+    is the key of the requests."""
+    return f"{PREFIX}waiting:{queue}"
 
 
 def hold_arguments(

@@ -31,6 +31,7 @@ from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
 from governance.usage.sealing import ForgedEntry, unseal
+from governance.usage.shadows import shadow_totals_add
 from governance.usage.units import Unit
 
 logger = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ def _write(entries: Sequence[UsageEntry]) -> None:
     records = [_record(entry) for entry in entries if entry.ran]
     with transaction.atomic():
         ledger_lock(shared=True)
+        shadow_totals_add(entries)
         UsageRecord.objects.bulk_create(records, ignore_conflicts=True)
         if jobs := [entry.request_id for entry in entries if entry.is_job]:
             BudgetHold.objects.filter(reference__in=jobs).update(state=HoldState.SETTLED)

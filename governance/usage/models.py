@@ -11,6 +11,7 @@ from django.db.models import Case, F, Q, When
 from django.db.models.functions import Cast
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, REQUEST_ID_MAX
+from governance.usage.records import MEASURE_MAX
 from governance.usage.units import Unit
 
 _TOKENS = Unit.TOKENS.value
@@ -168,6 +169,58 @@ class UsageTotal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.step} {self.at} {self.by} {self.name}"
+
+
+class ShadowTotal(models.Model):
+    """Sums over the copies of requests that `release` answered as a shadow, and over the requests,
+    which release `against` answered. There is one row for each pair of releases under a name.
+
+    `copies` counts all copies, `failed` and `against_failed` those that one side failed, `answered`
+    those that both sides answered; the next six columns are sums over the latter. `agreement` is
+    the sum of the agreements, from 0 to 1 each, of the `compared` answers; `measure` says how they
+    were compared. Answers themselves are not stored.
+    """
+
+    deployment = models.CharField(max_length=NAME_MAX)
+    department = models.CharField(max_length=DEPARTMENT_MAX)
+    release = models.PositiveIntegerField()
+    against = models.PositiveIntegerField()
+    unit = models.CharField(max_length=20)
+    copies = models.PositiveBigIntegerField(default=0)
+    failed = models.PositiveBigIntegerField(default=0)
+    against_failed = models.PositiveBigIntegerField(default=0)
+    answered = models.PositiveBigIntegerField(default=0)
+    total_ms = models.PositiveBigIntegerField(default=0)
+    against_ms = models.PositiveBigIntegerField(default=0)
+    units = models.PositiveBigIntegerField(default=0)
+    against_units = models.PositiveBigIntegerField(default=0)
+    cost_micro = models.PositiveBigIntegerField(default=0)
+    against_cost_micro = models.PositiveBigIntegerField(default=0)
+    measure = models.CharField(max_length=MEASURE_MAX, blank=True)
+    compared = models.PositiveBigIntegerField(default=0)
+    agreement = models.FloatField(default=0.0)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("release", "against", "deployment"), name="one_sum_of_a_shadow"
+            ),
+            models.CheckConstraint(
+                name="a_shadow_agrees_at_most_wholly",
+                condition=Q(
+                    answered__lte=F("copies"),
+                    compared__lte=F("answered"),
+                    agreement__gte=0,
+                    agreement__lte=F("compared"),
+                ),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"release {self.release} against {self.against} as {self.deployment}"
 
 
 def _counts() -> ArrayField[Any, Any]:

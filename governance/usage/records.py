@@ -19,6 +19,9 @@ from governance.usage.units import Unit
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
 JOBS = "jobs/"
+# Endpoint of copies of requests that a shadow answers.
+SHADOW = f"{JOBS}shadow"
+MEASURE_MAX = 20
 
 # Limits of one entry, far above what the gateway admits: a second defense after the MAC. A request
 # takes at most an hour of device time and 10,000 units of the currency, a job ten years.
@@ -26,6 +29,20 @@ MOST_TOKENS, MOST_UNITS = 100_000_000, 1_000_000_000
 MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO = 3_600_000, 10_000 * 1_000_000
 MOST_SOURCES = 100
 MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Request whose copy a shadow answered, as release `against` answered it. `agreement`, from 0
+    to 1 by `measure`, compares both answers; None if one failed or they cannot be compared."""
+
+    against: int
+    failed: bool
+    total_ms: int
+    units: int
+    cost_micro: int
+    measure: str = ""
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +64,7 @@ class UsageEntry:
     are the IDs of the document versions of `knowledge_base` whose text the model or the caller got.
     `part_of` is the parent request, such as for the embedding of a question, or for an attempt that
     failed before another target answered. `route` is the target of a deployment with several: its
-    role, its ID, and earlier attempts.
+    role, its ID, and earlier attempts. `compared` is the copied request of a shadow's entry.
     """
 
     request_id: str
@@ -87,6 +104,7 @@ class UsageEntry:
     sources: list[int] = field(default_factory=list)
     part_of: str = ""
     route: dict[str, Any] = field(default_factory=dict)
+    compared: Compared | None = None
 
     def __post_init__(self) -> None:
         if self.unit == Unit.TOKENS:
@@ -130,6 +148,8 @@ class UsageEntry:
         device_ms, micro = MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO
         if self.is_job:
             device_ms, micro = MOST_JOB_DEVICE_MS, MOST_JOB_MICRO
+        if self.compared is not None:
+            self._require_comparable(self.compared)
         for name, most in (
             ("prompt_tokens", MOST_TOKENS),
             ("completion_tokens", MOST_TOKENS),
@@ -144,6 +164,19 @@ class UsageEntry:
             raise ValueError(f"it has {len(self.sources)} sources, more than {MOST_SOURCES}")
         if self.unit != Unit.TOKENS and (self.prompt_tokens or self.completion_tokens):
             raise ValueError(f"it is metered in {self.unit} and has tokens")
+
+    def _require_comparable(self, compared: Compared) -> None:
+        plausible = (
+            self.endpoint == SHADOW
+            and self.release is not None
+            and 0 <= compared.total_ms <= MOST_REQUEST_DEVICE_MS
+            and 0 <= compared.units <= MOST_UNITS
+            and 0 <= compared.cost_micro <= MOST_REQUEST_MICRO
+            and len(compared.measure) <= MEASURE_MAX
+            and (compared.agreement is None or 0 <= compared.agreement <= 1)
+        )
+        if not plausible:
+            raise ValueError(f"it is compared with {compared}")
 
 
 _entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)

@@ -64,7 +64,7 @@ class BrokerUser:
 USERS: dict[str, BrokerUser] = {
     "web": BrokerUser(
         f"{_SEND} lrem {_QUOTAS} publish subscribe unsubscribe "
-        "xread xtrim incr incrby decr decrby ttl mget getdel zrange rpush blpop",
+        "xread xtrim incr incrby decr decrby ttl mget getdel zrange rpush rpop blpop",
         keys=(
             "assay:quota:*",
             "assay:usage",
@@ -83,7 +83,7 @@ USERS: dict[str, BrokerUser] = {
         channels=(*_NOTICES, "assay:cancel*"),
     ),
     "controller": BrokerUser(
-        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange lindex "
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrange zrevrange lindex "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
         # For users of nodes (`workers.nodes.broker_access`). This right cannot be limited to them.
         "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",

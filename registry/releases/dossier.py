@@ -21,6 +21,7 @@ from registry.releases.engines import serving_section
 from registry.releases.equivalence.environments import environments_of
 from registry.releases.equivalence.standing import equivalence_section
 from registry.releases.exports.hosted import hosted_section
+from registry.releases.exports.shadow import shadow_section
 from registry.releases.live import release_live
 from registry.releases.software import assay_version, code_section
 from registry.versions.hosted import hosted_of, hosted_settings
@@ -84,6 +85,7 @@ def dossier_build(
             "risk": {"tier": tier, "answers": dict(risk_answers)},
             "review_policy": dict(review_policy),
             **dossier_evidence(version),
+            **_shadow(version),
             "training": {
                 "parameters": version.parameters,
                 "metrics": version.metrics,
@@ -174,6 +176,12 @@ def _hosted(version: ModelVersion) -> dict[str, Any]:
     probe = IntakeProbe.objects.filter(intake__version=weights_version(version)).first()
     result = None if probe is None else probe.result
     return {"hosted": hosted_section(hosted_settings(description), result)}
+
+
+def _shadow(version: ModelVersion) -> dict[str, Any]:
+    """Return the section on the version's answers as a shadow; none if it was no shadow."""
+    section = shadow_section(version)
+    return {"shadow": section} if section else {}
 
 
 def _software(

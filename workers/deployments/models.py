@@ -15,6 +15,8 @@ REPLICAS_MAX = 100
 STREAM_TOTAL_MAX, STREAM_IDLE_MAX = 3600, 300
 # Longest wait of requests, in seconds, that adds no replica: the default and the maximum.
 QUEUE_AGE_S, QUEUE_AGE_MAX_S = 5, 600
+# Largest weight of a department in a queue, and the most departments with one.
+QUEUE_WEIGHT_MAX, QUEUE_WEIGHTS_MAX = 100, 100
 # Start of the message of a deployment that another one replaced.
 REPLACED = "Replaced by release"
 
@@ -95,6 +97,8 @@ class Deployment(models.Model):
     # Limits of streamed answers in seconds; None: `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
     stream_total_s = models.PositiveSmallIntegerField(null=True, blank=True)
     stream_idle_s = models.PositiveSmallIntegerField(null=True, blank=True)
+    # Weights of departments whose requests wait, by slug; 1 for others.
+    queue_weights = models.JSONField(default=dict, blank=True, db_default=Value({}, JSONField()))
     target_of = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="targets"
     )

@@ -6,12 +6,14 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from governance.bounds import NAME_MAX
-from governance.schemas import Choice, Filter, Id, Line, Schema
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX
+from governance.schemas import Choice, Filter, Id, Line, Schema, Slug
 from governance.usage.performance import Span
 from workers.deployments.models import (
     QUEUE_AGE_MAX_S,
     QUEUE_AGE_S,
+    QUEUE_WEIGHT_MAX,
+    QUEUE_WEIGHTS_MAX,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -40,7 +42,7 @@ class HealthFilter(Filter):
 
 
 class Replicas(Schema):
-    """Number of replicas, the workers that may hold them, and the limits of streams."""
+    """Number of replicas, the workers that may hold them, limits of streams, and queue weights."""
 
     replicas_min: int = Field(ge=0, le=REPLICAS_MAX)
     replicas_max: int = Field(ge=1, le=REPLICAS_MAX)
@@ -67,6 +69,14 @@ class Replicas(Schema):
         le=STREAM_IDLE_MAX,
         description="Longest pause between two tokens of a stream, in seconds. Empty: "
         "ASSAY_GATEWAY_REQUEST_TIMEOUT_S.",
+    )
+    queue_weights: dict[
+        Annotated[Slug, Field(max_length=DEPARTMENT_MAX)],
+        Annotated[int, Field(ge=1, le=QUEUE_WEIGHT_MAX)],
+    ] = Field(
+        default_factory=dict,
+        max_length=QUEUE_WEIGHTS_MAX,
+        description="Weights of departments whose requests wait, by name; 1 for others.",
     )
 
     def settings(self) -> ReplicaSettings:

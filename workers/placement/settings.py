@@ -1,17 +1,19 @@
-"""Replicas, labels, device and stream limits of a deployment: operational settings that need no
+"""Replicas, labels, device, limits and queue weights of a deployment: settings that need no
 approval."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from governance.errors import InvalidInput
 from workers.deployments.models import (
     QUEUE_AGE_MAX_S,
     QUEUE_AGE_S,
+    QUEUE_WEIGHT_MAX,
+    QUEUE_WEIGHTS_MAX,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -32,6 +34,8 @@ class ReplicaSettings:
     replicas are added when requests wait for longer than `queue_age_s` seconds. A worker needs all
     `labels` and the `device`; "" means any. A streamed answer may take `stream_total_s` seconds in
     all, and `stream_idle_s` between two tokens; None means `ASSAY_GATEWAY_REQUEST_TIMEOUT_S`.
+    While requests of several departments wait, each gets turns by its `queue_weights`, 1 by
+    default.
 
     Raises:
         InvalidInput: a number is out of bounds, a label is not valid, or the device is unknown.
@@ -44,6 +48,7 @@ class ReplicaSettings:
     device: str = ""
     stream_total_s: int | None = None
     stream_idle_s: int | None = None
+    queue_weights: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(sorted(set(self.labels))))
@@ -67,6 +72,12 @@ class ReplicaSettings:
             seconds = getattr(self, name)
             if seconds is not None and not 1 <= seconds <= most:
                 faults[name] = [f"Use 1 to {most} seconds, or leave it empty."]
+        if len(self.queue_weights) > QUEUE_WEIGHTS_MAX or not all(
+            1 <= weight <= QUEUE_WEIGHT_MAX for weight in self.queue_weights.values()
+        ):
+            faults["queue_weights"] = [
+                f"Use 1 to {QUEUE_WEIGHT_MAX}, for at most {QUEUE_WEIGHTS_MAX} departments."
+            ]
         if faults:
             raise InvalidInput("These replica settings are not valid.", fields=faults)
 
@@ -81,6 +92,7 @@ class ReplicaSettings:
             device=deployment.required_device,
             stream_total_s=deployment.stream_total_s,
             stream_idle_s=deployment.stream_idle_s,
+            queue_weights=deployment.queue_weights,
         )
 
     def columns(self, replicas: int = 1) -> dict[str, Any]:
@@ -94,6 +106,7 @@ class ReplicaSettings:
             "required_device": self.device,
             "stream_total_s": self.stream_total_s,
             "stream_idle_s": self.stream_idle_s,
+            "queue_weights": dict(self.queue_weights),
         }
 
     def to_json(self) -> dict[str, Any]:

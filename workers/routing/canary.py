@@ -1,24 +1,27 @@
-"""Compare canaries with their primaries in the ledger, and roll back one that is worse.
+"""Compare canaries with their primaries by ledger and feedback, and roll back one that is worse.
 
-The share of a canary is taken away when its error rate or its latency is worse both by a test and
-by an amount that matters. The test, with its numbers, is in the event and on the page.
+The share of a canary is taken away when its error rate, its latency or its share of negative
+feedback is worse both by a test and by an amount that matters. The test, with its numbers, is in
+the event and on the page.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.principals import background, service_principal
 from governance.usage.models import UsageRecord
 from governance.usage.records import JOBS
+from registry.feedback.models import Feedback, Rating
 from workers.deployments.models import Deployment, TargetRole
 from workers.deployments.states import LIVE, deployment_subject
 from workers.dispatch import wake_gateways
@@ -28,27 +31,37 @@ logger = logging.getLogger(__name__)
 _CONTROLLER = service_principal("controller")
 # Minimum number of requests of each side for a comparison; the newest `MOST` are compared.
 LEAST, MOST = 30, 1000
+# Minimum number of answers of each side with feedback; few answers get any.
+LEAST_FEEDBACK = 20
 # Earlier requests are not compared.
 WINDOW = timedelta(hours=24)
 # Significance level of one comparison. It is far below the usual 0.05, because comparisons repeat
 # every `EVERY_S` seconds.
 ALPHA = 0.001
-# Differences that matter: of error rates, and the ratio of median times.
-ERROR_RATE_DIFFERENCE, SLOWER_BY = 0.02, 1.5
+# Differences that matter: of error rates, of shares of negative feedback, and the ratio of median
+# times.
+ERROR_RATE_DIFFERENCE, NEGATIVE_DIFFERENCE, SLOWER_BY = 0.02, 0.1, 1.5
 EVERY_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Requests of one release. `median_ms` is that of answered ones; None without any."""
+    """Requests of one release. `median_ms` is that of answered ones; None without any. `rated`
+    answers have feedback, of which `negative` rates the answer as bad or corrects it."""
 
     requests: int
     failed: int
     median_ms: float | None
+    rated: int = 0
+    negative: int = 0
 
     @property
     def error_rate(self) -> float:
         return self.failed / self.requests if self.requests else 0.0
+
+    @property
+    def negative_share(self) -> float:
+        return self.negative / self.rated if self.rated else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,9 @@ class Comparison:
     of: str
     p: float
     worse: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} of the {self.of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +100,34 @@ class CanaryVerdict:
             "stable": asdict(self.stable),
             "tests": [asdict(test) for test in self.tests],
             "rolled_back": self.worse is not None,
+            "decided_by": "" if self.worse is None else str(self.worse),
         }
 
 
-def compared(
-    canary: list[tuple[str, int]], stable: list[tuple[str, int]], since: datetime
-) -> CanaryVerdict:
-    """Compare requests, each with its outcome and its time in milliseconds."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Requests of one release, each with its outcome and its time in milliseconds, and the feedback
+    on its answers: true for negative."""
+
+    requests: list[tuple[str, int]]
+    feedback: list[bool] = field(default_factory=list)
+
+
+def compared(canary: Sample, stable: Sample, since: datetime) -> CanaryVerdict:
+    """Compare two samples by error rate, latency and feedback."""
     sides, times = [], []
-    for rows in (canary, stable):
-        ended = [row for row in rows if row[0] not in ("canceled", "cut")]
+    for sample in (canary, stable):
+        ended = [row for row in sample.requests if row[0] not in ("canceled", "cut")]
         answered = [ms for outcome, ms in ended if outcome == "ok"]
         times.append(answered)
         sides.append(
-            Side(len(ended), len(ended) - len(answered), median(answered) if answered else None)
+            Side(
+                requests=len(ended),
+                failed=len(ended) - len(answered),
+                median_ms=median(answered) if answered else None,
+                rated=len(sample.feedback),
+                negative=sum(sample.feedback),
+            )
         )
     ours, theirs = sides
     tests: list[Comparison] = []
@@ -109,7 +139,52 @@ def compared(
         p = slower_p(*times)
         matters = ours.median_ms >= SLOWER_BY * theirs.median_ms
         tests.append(Comparison("Mann–Whitney U test", "latency", p, p < ALPHA and matters))
+    if min(ours.rated, theirs.rated) >= LEAST_FEEDBACK:
+        p = error_rate_p(ours.negative, ours.rated, theirs.negative, theirs.rated)
+        matters = ours.negative_share - theirs.negative_share >= NEGATIVE_DIFFERENCE
+        tests.append(
+            Comparison("Fisher's exact test", "negative feedback", p, p < ALPHA and matters)
+        )
     return CanaryVerdict(timezone.now(), since, ours, theirs, tuple(tests))
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLine:
+    """One measure of both sides, with its test; None until each side has `least`."""
+
+    title: str
+    canary: str
+    stable: str
+    test: dict[str, Any] | None
+    least: str
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[VerdictLine]:
+    """Return a stored verdict as lines of a table."""
+    tests = {test["of"]: test for test in verdict.get("tests", [])}
+    # Verdicts of an earlier version of Assay have no feedback.
+    sides = [{"rated": 0, "negative": 0, **verdict[name]} for name in ("canary", "stable")]
+    columns = (
+        ("error rate", f"{LEAST} requests", lambda side: _share(side["failed"], side["requests"])),
+        ("latency", f"{LEAST} answers", lambda side: _milliseconds(side["median_ms"])),
+        (
+            "negative feedback",
+            f"{LEAST_FEEDBACK} answers with feedback",
+            lambda side: _share(side["negative"], side["rated"]),
+        ),
+    )
+    return [
+        VerdictLine(name.capitalize(), *map(words, sides), tests.get(name), least)
+        for name, least, words in columns
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.1%})" if whole else "none"
+
+
+def _milliseconds(median_ms: float | None) -> str:
+    return "–" if median_ms is None else f"median {median_ms:,.0f} ms"
 
 
 def canaries_judge() -> int:
@@ -133,8 +208,8 @@ def _judge(canary: Deployment) -> bool:
         return False
     since = max(canary.routed_at, timezone.now() - WINDOW)
     verdict = compared(
-        _requests(canary.name, canary.release_id, since),
-        _requests(canary.name, primary.release_id, since),
+        _sample(canary.name, canary.release_id, since),
+        _sample(canary.name, primary.release_id, since),
         since,
     )
     if verdict.worse is not None:
@@ -145,11 +220,18 @@ def _judge(canary: Deployment) -> bool:
     return False
 
 
-def _requests(name: str, release_id: int, since: datetime) -> list[tuple[str, int]]:
-    rows = UsageRecord.objects.filter(
+def _sample(name: str, release_id: int, since: datetime) -> Sample:
+    requests = UsageRecord.objects.filter(
         deployment=name, release=release_id, occurred_at__gte=since
     ).exclude(endpoint__startswith=JOBS)
-    return list(rows.order_by("-occurred_at").values_list("outcome", "total_ms")[:MOST])
+    # The rating counts; without one, a correction does. Erased feedback keeps only its rating.
+    feedback = Feedback.objects.filter(
+        ~Q(rating="", correction=""), deployment=name, release=release_id, answered_at__gte=since
+    )
+    return Sample(
+        list(requests.order_by("-occurred_at").values_list("outcome", "total_ms")[:MOST]),
+        [rating != Rating.UP for rating in feedback.values_list("rating", flat=True)[:MOST]],
+    )
 
 
 @transaction.atomic
@@ -173,7 +255,7 @@ def canary_roll_back(canary: Deployment, verdict: CanaryVerdict, test: Compariso
             actor=_CONTROLLER,
             action="deployment:canary_rollback",
             subject=deployment_subject(row),
-            reason=f"{test.name} of the {test.of}: p = {test.p:.2g}.",
+            reason=f"{test}: p = {test.p:.2g}.",
             department=row.department.slug,
             data={
                 "release": row.release_id,

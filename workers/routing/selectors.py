@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -11,8 +14,9 @@ from django.utils import timezone
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
-from governance.usage.models import UsageTotal
+from governance.usage.models import ShadowTotal, UsageTotal
 from governance.usage.selectors import whole_sum
+from governance.usage.shadows import shadow_evidence
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import releases_visible_to
 from workers.deployments.models import Deployment, TargetRole
@@ -23,6 +27,7 @@ from workers.routing.schemas import RoutingConditions
 # Time whose figures are shown, and the most releases that a form offers.
 SPAN = timedelta(hours=24)
 OFFERED_MAX = 50
+_SHADOWS_MAX = 50
 _HEAVY = ("dossier", "risk_answers", "version__manifest", "version__card")
 
 
@@ -44,13 +49,15 @@ class TargetFigures:
 @dataclass(frozen=True, slots=True)
 class TargetView:
     """A primary or target. `share` is its percentage of all requests; for a shadow, the percentage
-    that is copied; None for fallbacks and for targets with conditions. `conditions` are phrases."""
+    that is copied; None for fallbacks and for targets with conditions. `conditions` are phrases.
+    `shadow` compares a shadow with each release whose requests it answered, newest first."""
 
     deployment: Deployment
     role: str
     share: int | None
     conditions: tuple[str, ...]
     figures: TargetFigures
+    shadow: tuple[dict[str, Any], ...] = ()
 
 
 def targets_visible_to(actor: Principal, deployment: Deployment) -> QuerySet[Deployment]:
@@ -61,9 +68,10 @@ def targets_visible_to(actor: Principal, deployment: Deployment) -> QuerySet[Dep
 
 def targets_view(actor: Principal, deployment: Deployment) -> list[TargetView]:
     """Return the primary and its live targets, with the figures of the last 24 hours from the usage
-    that the actor may see. Two queries."""
+    that the actor may see. Two queries, with a shadow three."""
     rows = [deployment, *targets_visible_to(actor, deployment)]
     figures = _figures(actor, deployment.name, timezone.now() - SPAN)
+    shadows = _shadows(actor, deployment.name, rows)
     views, left = [], 100
     for row in rows[1:]:
         conditions = tuple(RoutingConditions.model_validate(row.routing_conditions).words())
@@ -74,7 +82,8 @@ def targets_view(actor: Principal, deployment: Deployment) -> list[TargetView]:
             share = min(row.weight, left)
             left -= share
         answered = figures.get((row.release_id, row.role == TargetRole.SHADOW), TargetFigures())
-        views.append(TargetView(row, row.role, share, conditions, answered))
+        compared = tuple(shadows.get(row.release_id, ()))
+        views.append(TargetView(row, row.role, share, conditions, answered, compared))
     own = figures.get((deployment.release_id, False), TargetFigures())
     return [TargetView(deployment, "primary", left, (), own), *views]
 
@@ -103,6 +112,21 @@ def _figures(actor: Principal, name: str, since: datetime) -> dict[tuple[int, bo
         )
         for row in sums
     }
+
+
+def _shadows(
+    actor: Principal, name: str, targets: Sequence[Deployment]
+) -> dict[int, list[dict[str, Any]]]:
+    """Return the comparisons of each shadow's release with other releases."""
+    releases = [row.release_id for row in targets if row.role == TargetRole.SHADOW]
+    if not releases:
+        return {}
+    rows = ShadowTotal.objects.filter(deployment=name, release__in=releases).order_by("-last_at")
+    rows = visible_to(actor, Action.USAGE_VIEW, rows, resource_type="usage")
+    evidence: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows[:_SHADOWS_MAX]:
+        evidence[row.release].append(shadow_evidence(row))
+    return evidence
 
 
 def releases_offered(actor: Principal, deployment: Deployment) -> list[Release]:

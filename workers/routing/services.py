@@ -316,7 +316,10 @@ def _target_insert(
     target: Target,
     columns: Mapping[str, Any],
 ) -> None:
-    replicas = ReplicaSettings() if target.replicas is None else target.replicas.settings()
+    if target.replicas is None:
+        replicas = ReplicaSettings(queue_weights=primary.queue_weights)
+    else:
+        replicas = target.replicas.settings()
     if target.replicas is not None:
         authorize(
             actor=actor,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sacrebleu.metrics import CHRF
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
+from workers.chrf import Chrf
+from workers.chrf import chrf as chrf_of
 from workers.trainers.evaluation import ScoreRequest
 from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.slices import by_length
@@ -22,17 +23,6 @@ RESAMPLES = 300
 # Training rows among which the most similar text is searched.
 MAX_MEMORY = 50_000
 MEMORY = "target of the most similar training text"
-
-
-class _Chrf(CHRF):  # type: ignore[misc]  # sacrebleu has no types
-    """chrF whose scores are always Python floats.
-
-    sacrebleu returns numpy floats, except for a score of 0, and its interval averages the scores by
-    the standard library, which refuses a mix of both types.
-    """
-
-    def _compute_f_score(self, statistics: list[int]) -> float:
-        return float(super()._compute_f_score(statistics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +125,7 @@ def chrf(
 ) -> float:
     """Return chrF (Popović 2015, 0 to 100) of all rows, or of those with the numbers `rows`."""
     numbers = range(len(outputs)) if rows is None else rows
-    chosen = [outputs[row] for row in numbers], [[references[row] for row in numbers]]
-    return float(_Chrf().corpus_score(*chosen).score)
+    return chrf_of([outputs[row] for row in numbers], [references[row] for row in numbers])
 
 
 def chrf_interval(
@@ -144,7 +133,7 @@ def chrf_interval(
 ) -> dict[str, Any]:
     """Return the 95% interval of chrF by sacrebleu's bootstrap, widened to include the score."""
     value = chrf(outputs, references)
-    drawn = _Chrf().corpus_score(list(outputs), [list(references)], n_bootstrap=resamples)
+    drawn = Chrf().corpus_score(list(outputs), [list(references)], n_bootstrap=resamples)
     low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
     return {
         "low": max(0.0, min(low, value)),

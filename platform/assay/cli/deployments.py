@@ -46,6 +46,12 @@ StreamTotal = Annotated[
     int | None,
     typer.Option(help="Longest streamed answer, in seconds; 0 for the installation's.", min=0),
 ]
+QueueWeight = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="DEPARTMENT=WEIGHT: turns while requests wait; others have 1. Repeat it; '' for none."
+    ),
+]
 StreamIdle = Annotated[
     int | None,
     typer.Option(help="Longest pause of a stream, in seconds; 0 for the installation's.", min=0),
@@ -152,11 +158,12 @@ def replicas(
     device: Device = None,
     stream_total: StreamTotal = None,
     stream_idle: StreamIdle = None,
+    queue_weight: QueueWeight = None,
 ) -> Answer:
-    """Show the replicas of a deployment, or change their number, workers and stream limits."""
+    """Show or change the replicas of a deployment, their workers, limits and queue weights."""
     client = Client.signed_in()
     deployment = client.get(f"deployments/{deployment_id}")
-    given = (minimum, maximum, queue_age, label, device, stream_total, stream_idle)
+    given = (minimum, maximum, queue_age, label, device, stream_total, stream_idle, queue_weight)
     if any(value is not None for value in given):
         deployment = client.post(
             f"deployments/{deployment_id}/replicas",
@@ -167,6 +174,9 @@ def replicas(
             device=deployment["device"] if device is None else device,
             stream_total_s=_limit(deployment["stream_total_s"], stream_total),
             stream_idle_s=_limit(deployment["stream_idle_s"], stream_idle),
+            queue_weights=deployment["queue_weights"]
+            if queue_weight is None
+            else dict(_weight(each) for each in queue_weight if each),
         )
     return Answer(deployment, lambda: _show_replicas(deployment))
 
@@ -222,6 +232,7 @@ def targets(deployment_id: DeploymentId) -> Answer:
             "failed": lambda each: each["figures"]["failed"],
             "mean ms": lambda each: each["figures"]["mean_ms"],
             "canary": _verdict,
+            "shadow": _shadow,
         },
         empty="No targets.",
     )
@@ -276,6 +287,22 @@ def _verdict(target: dict[str, Any]) -> str:
     return f"rolled back: {tests}" if verdict.get("rolled_back") else tests
 
 
+def _shadow(target: dict[str, Any]) -> str:
+    """Return the agreement of a shadow with each release whose requests it answered."""
+    return "; ".join(
+        f"release {each['against']}: {each['copies']} copies"
+        + ("" if each["agreement"] is None else f", {each['agreement']:.1%} {each['measure']}")
+        for each in target["shadow"]
+    )
+
+
+def _weight(text: str) -> tuple[str, int]:
+    name, _, weight = text.partition("=")
+    if not (name and weight.isdecimal()):
+        raise CliError(f"{text} is not a queue weight.", "Write it as DEPARTMENT=WEIGHT.")
+    return name, int(weight)
+
+
 def _limit(current: int | None, given: int | None) -> int | None:
     """Return a limit after a change; 0 removes it, and None leaves it."""
     return current if given is None else given or None
@@ -294,6 +321,9 @@ def _show_replicas(deployment: dict[str, Any]) -> None:
         console.print(f"Replicas are added while requests wait over {deployment['queue_age_s']} s.")
     if deployment["cold_start_s"] is not None:
         console.print(f"A replica took up to {deployment['cold_start_s']:.1f} s to load.")
+    if deployment["queue_weights"]:
+        weights = (f"{name} {weight}" for name, weight in deployment["queue_weights"].items())
+        console.print(f"Turns in the queue: {', '.join(weights)}, others 1.", markup=False)
     if deployment["message"]:
         console.print(deployment["message"], markup=False)
     states = {each["worker"]: each["state"] for each in deployment["replicas"]}

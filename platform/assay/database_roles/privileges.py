@@ -174,6 +174,7 @@ _BUDGETS = {
     "governance_requestlogpolicy": Grant(web=KEEP, controller=READ),
     # A trigger of the ledger writes it, with the collector's privileges.
     "governance_billedrequest": Grant(controller="SELECT, INSERT, DELETE"),
+    "governance_shadowtotal": Grant(web=READ, controller=KEEP),
     "governance_usagerecord": Grant(web=READ, controller=ADD),
     # A function writes the former and a trigger the latter, with their owner's privileges.
     "governance_usagetimes": Grant(web=READ, controller=READ),

@@ -126,11 +126,11 @@ class Inference:
             admitted = await self._cold_starts.loaded(model_request, admitted)
             call.load_ms = call.elapsed_ms - waited_from
         if plan.grounding is not None:
-            plan, model_request, admitted = await self._retrieval.ground(
+            plan, model_request, admitted, grounded = await self._retrieval.ground(
                 call, plan, model_request, plan.grounding
             )
-            # The passages were filled into the prompt of this target, and permitted for it.
-            choice = None
+            if choice is not None:
+                choice.model_request, choice.grounded = model_request, grounded.plan_for
         parts.ledger.require_open()
         request = parts, call, plan, model_request, admitted, media
         execution = Execution(*request) if choice is None else RoutedExecution(*request, choice)

@@ -129,6 +129,7 @@ class Runtime:
         """Settle running requests, then stop all parts."""
         await self._batches.stop()
         await self.ledger.stop()
+        await self.parts.quotas.backlogs.close()
         await self.parts.request_log.stop()
         await self.worker_watch.stop()
         await self.parts.replies.stop()

@@ -15,6 +15,7 @@ from registry.releases.equivalence.services import versions_in_words
 from registry.releases.exports.blocks import Block, Section
 from registry.releases.exports.hosted import dossier_blocks, provider_in_words
 from registry.releases.exports.prompts import prompt_blocks
+from registry.releases.exports.shadow import shadow_blocks
 from registry.releases.exports.software import software_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
 from registry.releases.risk import RiskAnswers
@@ -26,7 +27,9 @@ _NOT_STATED = "Not stated."
 # Members that the sections show; other members of the dossier come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code", "serving"}
-_SHOWN |= {"software", "hosted"}
+_SHOWN |= {"software", "hosted", "shadow"}
+# Sections that are left out if the dossier has no such member.
+_OPTIONAL = {"hosted", "shadow"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -34,7 +37,7 @@ def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
     composed = [
         Section(code, title, tuple(compose(dossier)) or (Block(text=_NOT_STATED),))
         for code, title, compose in _SECTIONS
-        if (code != "prompt" or _is_prompt(dossier)) and (code != "hosted" or code in dossier)
+        if (code != "prompt" or _is_prompt(dossier)) and (code not in _OPTIONAL or code in dossier)
     ]
     rest = {name: value for name, value in dossier.items() if name not in _SHOWN}
     if rest:
@@ -394,6 +397,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("development", "Development", _development),
     ("data", "Data", _data),
     ("testing", "Testing", _testing),
+    ("shadow", "Answers as a shadow", shadow_blocks),
     ("risks", "Risks", _risks),
     ("oversight", "Human oversight", _oversight),
     ("logging", "Logging", _logging),

@@ -161,6 +161,11 @@ class Responder:
             reading.join(PATIENCE_S)
             assert not reading.is_alive()
 
+    def resume(self) -> None:
+        """Read the deployment's queue again after a stop."""
+        self._stop.clear()
+        threading.Thread(target=self._consume, args=(self.queue,), daemon=True).start()
+
 
 @dataclass
 class Stage:

@@ -19,7 +19,14 @@ from redis.retry import Retry
 from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
 from assay.gateway.batches.places import BatchPlaces, places_key
 from assay.local.services import Valkey
-from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
+from governance.quotas.wire import (
+    SCRIPT,
+    Amount,
+    Queued,
+    advance_arguments,
+    reserve_arguments,
+    waiting_key,
+)
 from workers.celery_message import inference_message
 from workers.queue_ages import Queue, read_queues
 from workers.wire import InferenceRequest, load_key
@@ -118,13 +125,28 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
         assert worker.brpop(["deployment.1"], 1) == (b"deployment.1", b"message")
 
 
+def test_web_moves_on_what_waits_and_workers_cannot_read_it(broker: Valkey) -> None:
+    queued = Queued("deployment.3", b"message", 100, "clinical")
+    arguments = reserve_arguments("req_1", 1000, Amount(1), [], "", queued)
+    with client(broker, "web") as own, client(broker, "engine") as worker:
+        waiting = [own.register_script(SCRIPT)(args=arguments).split()[1] for _ in range(33)]
+        assert waiting == [b"0"] * 32 + [b"1"]
+        with pytest.raises(NoPermissionError):
+            worker.brpop([f"{waiting_key('deployment.3')}:clinical"], 1)
+        worker.brpop(["deployment.3"], 1)
+        assert own.register_script(SCRIPT)(args=advance_arguments("deployment.3")) == 0
+
+
 def test_the_controller_reads_the_age_of_queues_and_takes_nothing(broker: Valkey) -> None:
     request = InferenceRequest("r", 7, "docs", "d" * 64, "s", {}, enqueued_at=1_900_000_000.5)
     with client(broker, "web") as web, client(broker, "controller") as own:
-        web.lpush("deployment.7", inference_message(request, {}))
+        queued = Queued("deployment.7", inference_message(request, {}), 100, "clinical")
+        for _ in range(33):
+            arguments = reserve_arguments("req_1", 1000, Amount(1), [], "", queued)
+            web.register_script(SCRIPT)(args=arguments)
         # Twice: the broker knows the script from the first call on.
         for _ in range(2):
-            assert read_queues(own, [7, 8]) == {7: Queue(1, 1_900_000_000.5), 8: Queue(0, None)}
+            assert read_queues(own, [7, 8]) == {7: Queue(33, 1_900_000_000.5), 8: Queue(0, None)}
         with pytest.raises(NoPermissionError):
             own.execute_command("RPOP", "deployment.7")
 

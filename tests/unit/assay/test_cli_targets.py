@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 
 from governance.keys.services import access_token_create
-from governance.people.models import Person
+from governance.people.models import Person, RoleAssignment
 from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, run
 from tests.unit.workers import company
@@ -57,3 +57,24 @@ def test_the_command_line_changes_shows_and_switches_targets(call: Run, tmp_path
         "deployments", "switch", number, str(target.pk), "--reason", "It is better", code=0
     )
     assert "now answers requests to docs." in out
+
+
+def test_the_command_line_sets_queue_weights(call: Run) -> None:
+    with transaction.atomic():
+        primary = deployed()
+        developer = Person.objects.get(email="dev-clinical@example.org")
+        RoleAssignment.objects.create(person=developer, role="operator")
+    change = ("deployments", "replicas", str(primary.pk))
+    weights = ("--queue-weight", "clinical=3", "--queue-weight", "finance=2")
+    _, out, _ = call(*change, *weights, code=0)
+    assert "Turns in the queue: clinical 3, finance 2, others 1." in " ".join(out.split())
+    primary.refresh_from_db()
+    assert primary.queue_weights == {"clinical": 3, "finance": 2}
+    call(*change, "--max", "2", code=0)
+    primary.refresh_from_db()
+    assert (primary.replicas_max, primary.queue_weights["clinical"]) == (2, 3)
+    _, _, err = call(*change, "--queue-weight", "clinical", code=1)
+    assert "clinical is not a queue weight." in err
+    call(*change, "--queue-weight", "", code=0)
+    primary.refresh_from_db()
+    assert primary.queue_weights == {}

@@ -120,7 +120,18 @@ def test_a_canary_whose_release_expires_or_is_recalled_leaves_the_choice(stage: 
     assert text_of(stage.post(CHAT, token, json=GOOD)) == "stable"
 
 
-def test_a_request_that_runs_on_a_recalled_canary_is_ended(stage: Stage) -> None:
+def recall(release_id: int) -> None:
+    Release.objects.filter(pk=release_id).update(state=ReleaseState.RECALLED)
+
+
+def expire(release_id: int) -> None:
+    Release.objects.filter(pk=release_id).update(expires_at=timezone.now())
+
+
+@pytest.mark.parametrize("end", [recall, expire])
+def test_a_request_that_runs_on_an_ended_canary_is_ended(
+    stage: Stage, end: Callable[[int], None]
+) -> None:
     goes_on = threading.Event()
 
     def begin(request: InferenceRequest, reply: Reply) -> None:
@@ -134,9 +145,9 @@ def test_a_request_that_runs_on_a_recalled_canary_is_ended(stage: Stage) -> None
         model="writer", messages=HI, stream=True
     )
     next(iter(stream))
-    Release.objects.filter(pk=canary.release_id).update(state=ReleaseState.RECALLED)
+    end(canary.release_id)
     stage.notify()
-    with pytest.raises(openai.APIError, match="may not serve"):
+    with pytest.raises(openai.APIError, match=r"may not serve|expired"):
         list(stream)
     goes_on.set()
     (entry,) = stage.entries()
@@ -237,13 +248,34 @@ def test_what_a_failed_attempt_used_is_charged_once_to_its_own_release(stage: St
     assert tokens_today() == (17, 0)
 
 
-def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(stage: Stage) -> None:
+def test_what_a_failed_attempt_had_computed_is_charged_without_a_report(stage: Stage) -> None:
+    def break_down(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 3))
+        reply(Failed("worker_lost", "The worker is gone.", 502))
+
+    primary = stage.deployment(behavior=break_down)
+    target(stage, primary, "fallback", saying("whole"))
+    stage.limit("tokens_per_day", 1000)
+    assert text_of(stage.post(CHAT, stage.key(), json=GOOD)) == "whole"
+    entries = {entry.release: entry for entry in stage.entries(2)}
+    failed = entries[primary.release_id]
+    assert (failed.outcome, failed.completion_tokens) == ("failed", 3)
+    assert failed.prompt_tokens > 0
+    assert tokens_today() == (sum(entry.units for entry in entries.values()), 0)
+
+
+@pytest.mark.parametrize(
+    "used", [{}, {"prompt_tokens": 7, "completion_tokens": 2, "units": 9}], ids=["none", "reported"]
+)
+def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(
+    stage: Stage, used: dict[str, int]
+) -> None:
     started = threading.Event()
 
     def break_down(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("Hel", 1))
         wait_until(started.is_set)
-        reply(Failed("worker_lost", "The worker is gone.", 502))
+        reply(Failed("worker_lost", "The worker is gone.", 502, **used))
 
     primary = stage.deployment(behavior=break_down)
     target(stage, primary, "fallback", say_hello)
@@ -262,7 +294,8 @@ def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error(stage: Sta
         read()
     assert "".join(filter(None, seen)) == "Hel"
     (entry,) = stage.entries()
-    assert (entry.outcome, entry.completion_tokens) == ("failed", 1)
+    assert (entry.outcome, entry.completion_tokens) == ("failed", 2 if used else 1)
+    assert not used or entry.units == 9
     assert not stage.responders[1].requests
     assert tokens_today()[0] == entry.units
 
@@ -321,9 +354,9 @@ def test_a_request_that_no_fallback_takes_is_that_of_the_target_that_failed(stag
     assert entry.route["deployment"] == primary.pk
     paces = stage.application.gateway.start().parts.paces
     for _ in range(pace.LEAST):
-        paces.begin(spare.pk)
-        paces.end(spare.pk, answered=True)
-    assert paces.expected_s(spare.pk) == 0.0
+        paces.begin(spare.pk, "engineering")
+        paces.end(spare.pk, "engineering", answered=True)
+    assert paces.expected_s(spare.pk, "engineering") == 0.0
 
 
 def test_an_image_that_a_full_queue_refuses_goes_to_the_fallback(
@@ -370,13 +403,18 @@ def test_a_429_storm_pauses_the_target_and_honors_retry_after(stage: Stage) -> N
 def test_without_another_target_a_429_reaches_the_caller_with_its_time(stage: Stage) -> None:
     primary = stage.deployment(behavior=failing("rate_limited", 429, retry_after_s=60))
     target(stage, primary, "fallback", failing("rate_limited", 429, retry_after_s=30))
+    stage.limit("tokens_per_day", 1000)
     token = stage.key()
     first = stage.post(CHAT, token, json=GOOD)
     assert (first.status_code, first.headers["retry-after"]) == (429, "30")
     again = stage.post(CHAT, token, json=GOOD)
     assert (again.status_code, again.json()["error"]["code"]) == (503, "targets_paused")
     assert 0 < int(again.headers["retry-after"]) <= 60
+    for _ in range(20):
+        assert stage.post(CHAT, token, json=GOOD).status_code == 503
     assert [len(each.requests) for each in stage.responders] == [1, 1]
+    assert tokens_today() == (0, 0)
+    assert not any(entry.units or entry.cost_micro for entry in stage.entries(2))
 
 
 def test_a_worker_that_dies_before_it_answers_is_replaced_by_the_fallback(stage: Stage) -> None:
@@ -448,6 +486,44 @@ def test_a_shadow_gets_copies_and_its_answers_reach_no_client(stage: Stage) -> N
     assert (copy.department, copy.key_public_id) == ("engineering", "")
     assert copy.part_of == answer.headers["x-request-id"]
     assert "shadow" not in answer.text.replace("shadowed", "")
+    own = by_endpoint[CHAT]
+    assert copy.compared is not None
+    assert (copy.compared.against, copy.compared.failed) == (primary.release_id, False)
+    assert (copy.compared.units, copy.compared.total_ms) == (own.units, own.total_ms)
+    assert copy.compared.measure == "chrF"
+    assert 0 < (copy.compared.agreement or 0) < 1
+
+
+@pytest.mark.parametrize(
+    ("own", "shadow", "failed", "agreement"),
+    [
+        (saying("alike"), saying("alike"), False, 1.0),
+        (failing("engine_error", 500), saying("alike"), True, None),
+        (saying("alike"), failing("engine_error", 500), False, None),
+    ],
+)
+def test_a_copy_is_compared_with_the_answer_that_the_client_got(
+    stage: Stage, own: Behavior, shadow: Behavior, agreement: float | None, *, failed: bool
+) -> None:
+    primary = stage.deployment(behavior=own)
+    release = {"conditions": {"shadow_only": True}}
+    target(stage, primary, "shadow", shadow, weight=100, release=release)
+    stage.post(CHAT, stage.key(), json={**GOOD, "stream": not failed})
+    (copy,) = (entry for entry in stage.entries(2) if entry.endpoint == "jobs/shadow")
+    assert copy.compared is not None
+    assert (copy.compared.failed, copy.compared.agreement) == (failed, agreement)
+    assert UsageEntry.decode(copy.encode()) == copy
+
+
+def test_a_copy_is_compared_with_the_fallback_that_answered(stage: Stage) -> None:
+    primary = stage.deployment(behavior=failing("engine_error", 500))
+    spare = target(stage, primary, "fallback", saying("alike"))
+    release = {"conditions": {"shadow_only": True}}
+    target(stage, primary, "shadow", saying("alike"), weight=100, release=release)
+    assert text_of(stage.post(CHAT, stage.key(), json=GOOD)) == "alike"
+    (copy,) = (entry for entry in stage.entries(3) if entry.endpoint == "jobs/shadow")
+    assert copy.compared is not None
+    assert (copy.compared.against, copy.compared.agreement) == (spare.release_id, 1.0)
 
 
 def test_a_conversation_goes_on_with_the_release_that_began_it(stage: Stage) -> None:
@@ -528,16 +604,21 @@ def test_a_pace_counts_busy_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
     paces = Paces()
     for _ in range(pace.LEAST):
-        assert paces.expected_s(1) == 0.0
-        paces.begin(1)
+        assert paces.expected_s(1, "a") == 0.0
+        paces.begin(1, "a")
         now[0] += 2.0
-        paces.end(1, answered=True)
+        paces.end(1, "a", answered=True)
         now[0] += 500.0
     for _ in range(3):
-        paces.begin(1)
-    assert paces.expected_s(1) == pytest.approx(6.0)
-    paces.end(1, answered=False)
-    assert paces.expected_s(1) == pytest.approx(4.0)
+        paces.begin(1, "a")
+    assert paces.expected_s(1, "a") == pytest.approx(6.0)
+    paces.end(1, "a", answered=False)
+    assert paces.expected_s(1, "a") == pytest.approx(4.0)
+    # Another department takes turns: it waits for its own request, and for one of the first.
+    paces.begin(1, "b")
+    assert paces.expected_s(1, "b") == pytest.approx(4.0)
+    assert paces.expected_s(1, "b", {"b": 2}) == pytest.approx(3.0)
+    assert paces.expected_s(1, "a", {"b": 2}) == pytest.approx(6.0)
 
 
 def test_a_request_that_would_be_too_late_is_refused_at_once_and_costs_nothing(
@@ -551,11 +632,11 @@ def test_a_request_that_would_be_too_late_is_refused_at_once_and_costs_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
         for _ in range(pace.LEAST):
-            paces.begin(deployment.pk)
+            paces.begin(deployment.pk, "engineering")
             now[0] += 100.0
-            paces.end(deployment.pk, answered=True)
+            paces.end(deployment.pk, "engineering", answered=True)
         for _ in range(4):
-            paces.begin(deployment.pk)
+            paces.begin(deployment.pk, "engineering")
         late = stage.post(CHAT, token, json=GOOD)
         assert (late.status_code, late.json()["error"]["code"]) == (503, "deadline_unreachable")
         assert int(late.headers["retry-after"]) > 100

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
@@ -72,6 +73,9 @@ def test_an_operator_changes_replicas_and_the_log_names_both_settings() -> None:
         ("stream_total_s", 0),
         ("stream_total_s", 3601),
         ("stream_idle_s", 301),
+        ("queue_weights", {"clinical": 0}),
+        ("queue_weights", {"clinical": 101}),
+        ("queue_weights", {f"d{number}": 2 for number in range(101)}),
     ],
 )
 def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
@@ -89,12 +93,20 @@ def test_what_replaces_a_deployment_keeps_its_replicas() -> None:
         labels=["eu"],
         stream_total_s=1800,
         stream_idle_s=60,
+        queue_weights={"clinical": 3},
     )
     olga = company.person("olga", "operator")
     deployment_place(actor=olga, deployment_id=first.pk, settings=settings)
     second = release(adapter(b"second"), name="docs")
     made = deployment_create(actor=company.developer(), release_id=second.pk)
     assert ReplicaSettings.of(made) == settings
+
+
+@pytest.mark.parametrize("weights", [[], {"clinical": 0}, {"clinical": 101}, {"clinical": "3"}])
+def test_the_database_refuses_other_weights(weights: Any) -> None:
+    deployment = deployed()
+    with pytest.raises(IntegrityError, match="queue_weights_within_bounds"), transaction.atomic():
+        Deployment.objects.filter(pk=deployment.pk).update(queue_weights=weights)
 
 
 def test_only_those_who_may_place_choose_replicas_at_creation() -> None:
@@ -124,6 +136,10 @@ def test_the_api_changes_replicas_and_shows_where_they_are() -> None:
     assert (longer.body["stream_total_s"], longer.body["stream_idle_s"]) == (1800, 60)
     too_long = api.post(f"{path}/replicas", {**one, "stream_total_s": 3601})
     assert "stream_total_s" in str(problem_of(too_long, 400))
+    weighted = api.post(f"{path}/replicas", {**one, "queue_weights": {"clinical": 3}})
+    assert weighted.body["queue_weights"] == {"clinical": 3}
+    too_heavy = api.post(f"{path}/replicas", {**one, "queue_weights": {"clinical": 101}})
+    assert "queue_weights" in str(problem_of(too_heavy, 400))
     assert (changed.body["queue_age_s"], changed.body["cold_start_s"]) == (5, None)
     again = {"replicas_min": 0, "replicas_max": 2, "queue_age_s": 30}
     assert api.post(f"{path}/replicas", again).body["queue_age_s"] == 30
@@ -150,13 +166,19 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
         "replicas_min": "0", "replicas_max": "2", "queue_age_s": "7", "labels": "eu, fast",
         "device": "cpu",
     }  # fmt: skip
-    values |= {"stream_total_s": "1800", "stream_idle_s": ""}
+    values |= {"stream_total_s": "1800", "stream_idle_s": "", "queue_weights": "clinical"}
+    refused = olga.post(f"{page}/replicas", values)
+    assert "Use name=weight, such as clinical=3." in refused.content.decode()
+    values["queue_weights"] = "clinical=3, research = 2"
     done = olga.post(f"{page}/replicas", values)
     assert done.headers["Location"] == page
     deployment.refresh_from_db()
     assert (deployment.replicas_min, deployment.required_labels) == (0, ["eu", "fast"])
     assert (deployment.stream_total_s, deployment.stream_idle_s) == (1800, None)
-    assert "1800 s in all" in olga.get(page).content.decode()
+    assert deployment.queue_weights == {"clinical": 3, "research": 2}
+    shown = olga.get(page).content.decode()
+    assert "1800 s in all" in shown
+    assert 'value="clinical=3, research=2"' in shown
     for worker, seconds in (("n1/engine", 12.34), ("n2/engine", 3.0), ("n3/engine", None)):
         Replica.objects.create(
             deployment=deployment, worker=worker, state="stopped", load_seconds=seconds,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from governance.people.models import Person, RoleAssignment
+from governance.usage.models import ShadowTotal
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.assay.test_review_comparison import words
@@ -16,6 +20,7 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_routing import changed, deployed, serving, used
 from workers.deployments.models import Deployment
+from workers.routing.canary import canaries_judge
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -156,3 +161,47 @@ def test_the_page_costs_the_same_number_of_queries_for_one_target_and_for_many()
     targets = [{"release": pk, "role": "fallback"} for pk in releases[:5]]
     changed(primary, *targets, revision=1)
     assert queries() == few
+
+
+def test_page_and_api_show_what_a_shadow_and_a_canary_did() -> None:
+    primary = deployed()
+    shadow = release(adapter(b"shadow"), conditions={"shadow_only": True})
+    canary = release(adapter(b"canary"))
+    changed(
+        primary,
+        {"release": shadow.pk, "role": "shadow", "weight": 5},
+        {"release": canary.pk, "role": "canary", "weight": 5},
+    )
+    used("docs", primary.release_id, "ok", 40)
+    used("docs", canary.pk, "failed", 40)
+    Deployment.objects.update(routed_at=timezone.now() - timedelta(hours=1))
+    assert canaries_judge() == 1
+    now = timezone.now()
+    ShadowTotal.objects.create(
+        deployment="docs",
+        department="clinical",
+        release=shadow.pk,
+        against=primary.release_id,
+        unit="tokens",
+        copies=4,
+        answered=4,
+        compared=4,
+        measure="chrF",
+        agreement=3.0,
+        first_at=now,
+        last_at=now,
+    )
+    rows = Api(developer()).get(f"deployments/{primary.pk}/targets").body
+    (compared,) = rows[1]["shadow"]
+    assert (compared["against"], compared["agreement"]) == (primary.release_id, 0.75)
+    assert [row["shadow"] for row in (rows[0], rows[2])] == [[], []]
+    assert rows[2]["verdict"]["decided_by"] == "Fisher's exact test of the error rate"
+    answer = signed_in(developer()).get(f"/deployments/{primary.pk}/targets")
+    page = unescape(words(answer.content.decode()))
+    for part in (
+        "75.0% (chrF, 4 answers)",
+        "Decided by Fisher's exact test of the error rate",
+        "Error rate 40 of 40 (100.0%) 0 of 40 (0.0%) Fisher's exact test: worse",
+        "Negative feedback none none none yet; each side needs 20 answers with feedback",
+    ):
+        assert part in page

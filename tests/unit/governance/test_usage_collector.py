@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.utils import timezone
 from redis import Redis
 
@@ -15,9 +21,10 @@ from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import Department
 from governance.usage.collector import DEAD_STREAM, collect_once
-from governance.usage.models import UsageRecord
-from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
+from governance.usage.models import ShadowTotal, UsageRecord
+from governance.usage.records import USAGE_GROUP, USAGE_STREAM, Compared, UsageEntry
 from governance.usage.sealing import seal
+from governance.usage.shadows import shadow_evidence
 from governance.usage.units import Unit
 
 ENTRY = UsageEntry(
@@ -147,6 +154,60 @@ def test_what_is_delivered_twice_counts_once(redis):
         assert collect(redis) == 3
     assert UsageRecord.objects.count() == 1
     assert AuditEvent.objects.count() == 2
+
+
+def test_copies_for_a_shadow_are_summed_once_for_each_pair_of_releases(redis):
+    compared = Compared(
+        against=7, failed=False, total_ms=80, units=16, cost_micro=5, measure="chrF", agreement=0.5
+    )
+    copy = replace(ENTRY, endpoint="jobs/shadow", release=9, total_ms=120, cost_micro=2)
+    copies = [
+        replace(copy, request_id="one", compared=compared),
+        replace(copy, request_id="two", compared=replace(compared, agreement=1.0)),
+        replace(copy, request_id="three", outcome="failed", compared=compared),
+        replace(copy, request_id="four", compared=replace(compared, failed=True)),
+        replace(copy, request_id="five", compared=replace(compared, against=8, agreement=None)),
+        replace(copy, request_id="six"),
+    ]
+    send(redis, *copies)
+    assert collect(redis) == 6
+    send(redis, *copies)
+    assert collect(redis) == 6
+    row, other = ShadowTotal.objects.order_by("against")
+    assert (row.release, row.against, row.department) == (9, 7, "engineering")
+    assert (row.copies, row.failed, row.against_failed, row.answered) == (4, 1, 1, 2)
+    assert (row.total_ms, row.against_ms, row.cost_micro, row.against_cost_micro) == (
+        240,
+        160,
+        4,
+        10,
+    )
+    assert (row.units, row.against_units) == (32, 32)
+    assert (row.measure, row.compared, row.agreement) == ("chrF", 2, 1.5)
+    assert shadow_evidence(row)["agreement"] == 0.75
+    assert (other.copies, other.compared, shadow_evidence(other)["agreement"]) == (1, 0, None)
+    with pytest.raises(DatabaseError, match="governance_shadowtotal"), transaction.atomic():
+        row.delete()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endpoint": "/v1/chat/completions"},
+        {"release": None},
+        {"compared": {"agreement": 1.1}},
+        {"compared": {"cost_micro": -1}},
+        {"compared": {"measure": "m" * 21}},
+    ],
+)
+def test_an_implausible_comparison_is_put_aside(redis, changes):
+    compared = Compared(against=7, failed=False, total_ms=80, units=16, cost_micro=5)
+    compared = replace(compared, **changes.pop("compared", {}))
+    entry = replace(ENTRY, endpoint="jobs/shadow", compared=compared)
+    send(redis, replace(entry, **changes))
+    assert collect(redis) == 1
+    assert redis.xlen(DEAD_STREAM) == 1
+    assert not ShadowTotal.objects.exists()
 
 
 def test_a_key_that_is_known_is_named_as_everywhere_else(redis):

@@ -15,6 +15,7 @@ from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.schemas import parsed
 from governance.usage.models import UsageRecord
+from registry.feedback.models import Feedback
 from registry.releases.models import Release, ReleaseState
 from tests.unit.audit_support import bodies, recorded
 from tests.unit.workers import company
@@ -27,7 +28,14 @@ from workers.deployments.services import (
     deployments_stop_unservable,
 )
 from workers.deployments.targets import targets_settle
-from workers.routing.canary import LEAST, canaries_judge, compared
+from workers.routing.canary import (
+    LEAST,
+    LEAST_FEEDBACK,
+    Sample,
+    canaries_judge,
+    compared,
+    verdict_lines,
+)
 from workers.routing.schemas import TargetsChange, TargetsSwitch
 from workers.routing.selectors import releases_offered, targets_view
 from workers.routing.services import targets_change, targets_switch
@@ -404,6 +412,55 @@ def test_a_canary_that_is_worse_loses_its_share(
         assert canaries_judge() == 0
 
 
+def rated(deployment: Deployment, count: int, **columns: Any) -> None:
+    """Feedback on answers of a deployment's release."""
+    release = deployment.release
+    Feedback.objects.bulk_create(
+        Feedback(
+            request_id=f"{deployment.pk}-{columns}-{number}",
+            department=deployment.department,
+            deployment=deployment.name,
+            release=release,
+            version=release.version,
+            answered_at=timezone.now(),
+            **columns,
+        )
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "corrected", "rolled_back"),
+    [(30, 0, 0, False), (28, 2, 0, False), (15, 15, 0, True), (15, 0, 15, True), (0, 10, 9, False)],
+)
+def test_a_canary_with_more_negative_feedback_loses_its_share(
+    good: int, bad: int, corrected: int, *, rolled_back: bool
+) -> None:
+    primary = deployed()
+    canary = canary_of(primary)
+    rated(primary, 98, rating="up")
+    rated(primary, 2, rating="down")
+    rated(canary, good, rating="up")
+    rated(canary, bad, rating="down")
+    rated(canary, corrected, correction="positive")
+    # Without a rating or correction, as after an erasure, it decides nothing.
+    rated(canary, 40, comment="")
+    Deployment.objects.update(routed_at=timezone.now() - timedelta(hours=1))
+    assert canaries_judge() == int(rolled_back)
+    canary.refresh_from_db()
+    verdict = canary.canary_verdict
+    sides = [(verdict[side]["rated"], verdict[side]["negative"]) for side in ("canary", "stable")]
+    assert sides == [(good + bad + corrected, bad + corrected), (100, 2)]
+    line = verdict_lines(verdict)[2]
+    assert (line.title, line.stable) == ("Negative feedback", "2 of 100 (2.0%)")
+    assert (canary.weight == 0, bool(line.test and line.test["worse"])) == (rolled_back,) * 2
+    if rolled_back:
+        (event,) = bodies(action="deployment:canary_rollback", outcome="allowed")
+        assert event["reason"].startswith("Fisher's exact test of the negative feedback: p = ")
+        assert event["data"]["decided_by"] == "Fisher's exact test of the negative feedback"
+        assert event["data"]["canary"]["negative"] == bad + corrected
+
+
 def test_requests_before_the_share_and_copies_for_shadows_are_not_compared() -> None:
     primary = deployed()
     canary = canary_of(primary)
@@ -420,8 +477,8 @@ def test_requests_before_the_share_and_copies_for_shadows_are_not_compared() -> 
 
 
 def test_a_few_requests_decide_nothing() -> None:
-    few = [("failed", 1)] * (LEAST - 1)
-    verdict = compared(few, [("ok", 1)] * 500, timezone.now())
+    few = Sample([("failed", 1)] * (LEAST - 1), [True] * (LEAST_FEEDBACK - 1))
+    verdict = compared(few, Sample([("ok", 1)] * 500, [False] * 500), timezone.now())
     assert verdict.tests == ()
     assert verdict.worse is None
 

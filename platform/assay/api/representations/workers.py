@@ -237,6 +237,10 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     stream_idle_s = serializers.IntegerField(
         allow_null=True, help_text="Longest pause between two tokens; null: the same."
     )
+    queue_weights = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="Weights of departments whose requests wait; 1 for others.",
+    )
     placements = PlacementAnswer(many=True)
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
@@ -273,6 +277,10 @@ class TargetAnswer(serializers.Serializer[Any]):
     verdict = serializers.JSONField(
         source="deployment.canary_verdict",
         help_text="Last comparison of a canary with the primary, with its tests; empty without.",
+    )
+    shadow = serializers.ListField(
+        child=serializers.JSONField(),
+        help_text="Comparisons of a shadow with each release whose requests it answered.",
     )
 
 

@@ -105,6 +105,7 @@ class DeploymentEntry:
     `keeps_prefixes`: its engine caches prompts. Requests are metered in `unit`. `own_prompt` is the
     prompt that the version adds to each request.
     `stream_total_s` and `stream_idle_s` limit a streamed answer, in all and between two tokens.
+    `queue_weights` are those of departments in its queue; 1 by default.
     `may_sleep`: it may be scaled to zero; `load_s` is its longest load, in seconds. `judged_at`
     is when the one rule was applied, on the monotonic clock.
     `role`, `weight`, `position` and `conditions` are those of a target; a primary's are empty.
@@ -140,6 +141,7 @@ class DeploymentEntry:
     own_prompt: OwnPrompt = NO_PROMPT
     stream_total_s: float = 0.0
     stream_idle_s: float = 0.0
+    queue_weights: Mapping[str, int] = field(default_factory=dict)
     may_sleep: bool = False
     load_s: float = 0.0
     judged_at: float = 0.0
@@ -338,6 +340,7 @@ def _deployment_entry(
         own_prompt=own_prompt(version),
         stream_total_s=row.stream_total_s or settings.GATEWAY_REQUEST_TIMEOUT_S,
         stream_idle_s=row.stream_idle_s or settings.GATEWAY_REQUEST_TIMEOUT_S,
+        queue_weights=row.queue_weights,
         may_sleep=row.replicas_min == 0,
         judged_at=time.monotonic(),
         target_of=row.target_of_id,

@@ -7,7 +7,7 @@ request of its own, with its policy decision, quota and usage record.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -53,6 +53,30 @@ class NotEmbedded(WrongState):
     """No deployment serves the version that embedded the documents to this key (409)."""
 
     code = "embedding_not_served"
+
+
+@dataclass(frozen=True, slots=True)
+class Grounded:
+    """Passages that were found for a caller."""
+
+    caller: Caller
+    grounding: Grounding[Plan]
+    passages: tuple[Passage, ...]
+
+    def plan_for(self, snapshot: Snapshot, deployment: DeploymentEntry) -> Plan:
+        """Return the plan with the passages for another deployment.
+
+        Raises:
+            DomainError: the caller may not read each of them any more.
+        """
+        base, rights = searchable(snapshot, self.caller, self.grounding.knowledge_base)
+        if not {each.version for each in self.passages} <= rights.allowed(base):
+            raise NotPermitted(
+                f"You may not read each of the passages from {base.name} any more.",
+                code="policy_denied",
+                hint="Send the request again.",
+            )
+        return self.grounding.plan_with(self.passages, deployment.own_prompt.has_system)
 
 
 class Retrieval:
@@ -125,8 +149,9 @@ class Retrieval:
 
     async def ground(
         self, call: Call, plan: Plan, model_request: ModelRequest, grounding: Grounding[Plan]
-    ) -> tuple[Plan, ModelRequest, Admitted]:
-        """Return the plan with the passages of its grounding, and the new admission of the request.
+    ) -> tuple[Plan, ModelRequest, Admitted, Grounded]:
+        """Return the plan with the passages of its grounding, the new admission of the request, and
+        the passages, by which another target can answer.
 
         The request is at least as sensitive as the most sensitive passage. Do not await anything
         between this call and the execution.
@@ -157,7 +182,7 @@ class Retrieval:
         admitted = model_request.admit(snapshot)
         require_ready(admitted.deployment)
         call.sources = tuple(sorted(sources))
-        return plan, model_request, admitted
+        return plan, model_request, admitted, Grounded(caller, grounding, tuple(passages))
 
     async def _embed(
         self, call: Call, caller: Caller, snapshot: Snapshot, base: KnowledgeEntry, query: str

@@ -19,6 +19,7 @@ from assay.gateway.access.deployment_entries import DeploymentEntry
 from assay.gateway.access.reading import close_connection
 from assay.gateway.monitoring.engine_metrics import Worker, show_loads
 from assay.gateway.monitoring.exposition import Reading
+from governance.quotas.wire import turns_key
 from workers.database_watch import ENDED
 from workers.deployments.software import controllers_differ
 from workers.dropped_messages import DROPPED_MESSAGES
@@ -239,13 +240,14 @@ async def measure_broker(
         pipe.llen(JOB_QUEUE)
         for entry in deployments:
             pipe.llen(deployment_queue(entry.id))
+            pipe.hget(turns_key(deployment_queue(entry.id)), "length")
         answers = await pipe.execute()
     present, (jobs, *depths) = answers[: len(realms)], answers[len(realms) :]
     QUEUE_DEPTH.clear()
     QUEUE_DEPTH.labels(JOB_QUEUE).set(jobs)
     by_name = Counter[str]()
-    for entry, depth in zip(deployments, depths, strict=True):
-        by_name[entry.name] += depth
+    for entry, depth, behind in zip(deployments, depths[::2], depths[1::2], strict=True):
+        by_name[entry.name] += depth + int(behind or 0)
     for name, waiting in by_name.items():
         QUEUE_DEPTH.labels(name).set(waiting)
     WORKER_SEEN.clear()

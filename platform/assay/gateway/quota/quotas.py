@@ -18,6 +18,7 @@ import redis
 from django.conf import settings
 
 from assay.gateway.monitoring.metrics import BUDGET_ALERT, BUDGET_USED, SHADOWED, STOPPED
+from assay.gateway.quota.backlogs import Backlogs
 from governance.errors import QuotaExceeded, Unavailable
 from governance.quotas.kinds import KINDS, THRESHOLDS
 from governance.quotas.wire import (
@@ -28,6 +29,8 @@ from governance.quotas.wire import (
     LimitState,
     Queued,
     Verdict,
+    advance_arguments,
+    requeue_arguments,
     reserve_arguments,
     settle_arguments,
     stop_sentence,
@@ -91,6 +94,10 @@ class Quotas:
 
     def __init__(self, client: Commands) -> None:
         self._client = client
+        self.backlogs = Backlogs(self._advance)
+
+    async def _advance(self, queue: str) -> int:
+        return int(await self._script(advance_arguments(queue)))
 
     async def _script(self, arguments: Sequence[Argument]) -> Any:
         try:
@@ -135,6 +142,8 @@ class Quotas:
             operation="reserve_more" if more else "reserve",
         )
         verdict, headers = await self._room(arguments, limits, amount, entry.deployment)
+        if queued is not None and verdict.waiting:
+            self.backlogs.note(queued.queue)
         over = [limit for limit, state in zip(limits, verdict.states, strict=True) if state.over]
         for limit in over:
             SHADOWED.labels(limit.kind).inc()
@@ -142,11 +151,10 @@ class Quotas:
         return Reservation(at, headers, [limit.name for limit in over])
 
     async def check_room(
-        self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queue: str, most: int
+        self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queued: Queued
     ) -> None:
         """Raise as `reserve` would now, but reserve and send nothing."""
         limits = _counting(limits, amount)
-        queued = Queued(queue, b"", most)
         arguments = reserve_arguments("", 0, amount, limits, queued=queued, operation="check_room")
         await self._room(arguments, limits, amount, deployment)
 
@@ -172,7 +180,8 @@ class Quotas:
             )
         if verdict.full:
             raise QueueFull(
-                f"{deployment} has too many waiting requests; nothing was charged.",
+                f"{deployment} has too many waiting requests, or your department has its share of "
+                "them; nothing was charged.",
                 retry_after=_QUEUE_WAIT_S,
             )
         if not verdict.accepted:
@@ -190,7 +199,11 @@ class Quotas:
         Raises:
             redis.RedisError, OSError: Redis does not answer or accept it.
         """
-        await self._client.execute_command("LPUSH", queued.queue, queued.message)
+        waiting = int(await self._script(requeue_arguments(queued)))
+        if waiting < 0:
+            raise redis.ResponseError(f"{queued.queue} is not a queue.")
+        if waiting:
+            self.backlogs.note(queued.queue)
 
     async def expire(self, queue: str, seconds: int) -> None:
         """Let a queue end that nothing takes from. Raises as `send_again`."""

@@ -106,6 +106,8 @@ class Execution:
         self._call.admit(admitted)
         self._key, self._deployment = admitted.key, admitted.deployment
         self._admitted = admitted
+        # Keys without a department take turns as one.
+        self._department = admitted.key.department or "-"
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -120,14 +122,15 @@ class Execution:
         )
         # Before any await, so that no change of a key is missed.
         self._parts.running.enter(self._running)
-        self._parts.paces.begin(self._deployment.id)
+        self._parts.paces.begin(self._deployment.id, self._department)
         try:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(self._running)
             self._parts.affinity.leave(self._place)
             answered = self._call.done is not None and self._call.outcome == "ok"
-            self._parts.paces.end(self._deployment.id, answered=answered)
+            self._parts.paces.end(self._deployment.id, self._department, answered=answered)
+            self._parts.quotas.backlogs.ended(deployment_queue(self._deployment.id))
             if not self._abandoned:
                 self._parts.replies.close(self._wire_id)
 
@@ -141,8 +144,7 @@ class Execution:
             deployment=self._deployment.name,
             limits=self._limits(),
             amount=self._most(),
-            queue=deployment_queue(self._deployment.id),
-            most=settings.GATEWAY_QUEUE_MAX,
+            queued=self._queue(self._deployment),
         )
 
     def _limits(self) -> tuple[Limit, ...]:
@@ -201,10 +203,13 @@ class Execution:
 
     def _check_pace(self, timeout_s: float) -> None:
         """Raise DeadlineUnreachable if the requests that wait leave no time to answer this one."""
-        expected_s = self._parts.paces.expected_s(self._deployment.id)
+        deployment = self._deployment
+        expected_s = self._parts.paces.expected_s(
+            deployment.id, self._department, deployment.queue_weights
+        )
         if expected_s > timeout_s:
             raise DeadlineUnreachable(
-                f"Deployment {self._deployment.name} would need {expected_s:.0f} s to answer, with "
+                f"Deployment {deployment.name} would need {expected_s:.0f} s to answer, with "
                 f"the requests that wait; the limit is {timeout_s:g} s. Nothing was charged.",
                 retry_after=math.ceil(expected_s - timeout_s),
             )
@@ -309,7 +314,8 @@ class Execution:
         await asyncio.sleep(PATIENCE_S)
         if reader is not None and len(reader.holders) == 1:
             return  # It has begun.
-        taken, shared = False, replace(queued, queue=deployment_queue(self._deployment.id))
+        taken = False
+        shared = replace(self._queue(self._deployment), message=queued.message)
         while True:
             try:
                 taken = taken or await quotas.take_back(queued)
@@ -341,14 +347,16 @@ class Execution:
         self._parts.replies.expect(self._wire_id, reader, deployment.realms)
         self._reader = reader
         queued = replace(self._queue(deployment), message=inference_message(request, sealed))
-        if again:
+        if again or queued.queue in self._parts.quotas.backlogs:
+            # Departments take turns in the shared queue alone.
             return queued
         self._place = self._parts.affinity.enter(
             deployment, reader.holders, request.scope, self._inputs
         )
         if self._place is None or not self._place.worker:
             return queued
-        return replace(queued, queue=replica_queue(queued.queue, self._place.worker))
+        own = replica_queue(queued.queue, self._place.worker)
+        return replace(queued, queue=own, department="")
 
     def _request(self, deployment: DeploymentEntry) -> InferenceRequest:
         return InferenceRequest(
@@ -369,7 +377,13 @@ class Execution:
         )
 
     def _queue(self, deployment: DeploymentEntry) -> Queued:
-        return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
+        return Queued(
+            deployment_queue(deployment.id),
+            b"",
+            settings.GATEWAY_QUEUE_MAX,
+            self._department,
+            deployment.queue_weights.get(self._department, 1),
+        )
 
     async def _answer(self, inbox: Inbox, send: Send) -> None:
         while True:

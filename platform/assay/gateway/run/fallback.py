@@ -8,9 +8,11 @@ from dataclasses import replace
 from assay.gateway.access.admission import Admitted, ModelRequest
 from assay.gateway.access.call import Call
 from assay.gateway.access.decisions import is_ready
+from assay.gateway.http.asgi import Receive, Send
 from assay.gateway.http.errors import EngineFailed
 from assay.gateway.monitoring.metrics import FALLBACKS
 from assay.gateway.quota.ledger import Settlement
+from assay.gateway.run.agreement import AnswerText, Original
 from assay.gateway.run.execution import Execution
 from assay.gateway.run.media import RequestMedia
 from assay.gateway.run.parts import Parts
@@ -19,7 +21,7 @@ from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
 from governance.usage.records import UsageEntry
 from registry.catalog.endpoints import Plan
-from workers.wire import Done
+from workers.wire import Delta, Done, deployment_queue
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
@@ -42,6 +44,16 @@ class RoutedExecution(Execution):
     ) -> None:
         super().__init__(parts, call, plan, model_request, admitted, media)
         self._choice = choice
+        # The answer as far as shadows are compared with it; None without copies.
+        self._original: Original | None = None
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Answer on `send`. Raises as `Execution.run`."""
+        try:
+            await super().run(receive, send)
+        finally:
+            if self._original is not None:
+                self._original.ended(self._call.settled, self._call.done)
 
     async def _begin(self, inbox: Inbox, timeout_s: float) -> None:
         """Send the request to the first target that takes it, and copies to shadow targets. Raises
@@ -53,9 +65,16 @@ class RoutedExecution(Execution):
             except DomainError as error:
                 if not await self._move_on(error, inbox):
                     raise
-        if not self._has_files():
+        # A shadow gets no passages, because the caller's rights to read them are none of its own.
+        if not self._has_files() and self._choice.grounded is None:
             request = replace(self._request(self._deployment), request_id=self._call.request_id)
-            self._parts.shadows.copy(request, self._choice, self._admitted)
+            self._original = self._parts.shadows.copy(request, self._choice, self._admitted)
+
+    async def _take(self, inbox: Inbox) -> Delta | Done:
+        part = await super()._take(inbox)
+        if self._original is not None and isinstance(part, Delta):
+            self._original.text.add(part)
+        return part
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         if outcome == "ok":
@@ -134,6 +153,7 @@ class RoutedExecution(Execution):
         if aim is None or not is_ready(aim.admitted.deployment):
             retries.earn(before.name, 1.0)
             return False
+        self._parts.quotas.backlogs.ended(deployment_queue(before.id))
         self._turn_to(aim)
         self._parts.ledger.spawn(self._cancel())
         self._parts.replies.close(self._wire_id)
@@ -143,6 +163,8 @@ class RoutedExecution(Execution):
         self._parts.replies.open(self._wire_id, inbox)
         self._parts.affinity.leave(self._place)
         self._place, self._completion_tokens, self._handed_over = None, 0, 0
+        if self._original is not None:
+            self._original.text = AnswerText()
         self._units = self._plan.units or self._plan.tokens
         self._captured = self._parts.request_log.begin(self._call, self._plan)
         FALLBACKS.labels(before.name, str(error.status)).inc()
@@ -150,10 +172,10 @@ class RoutedExecution(Execution):
 
     def _turn_to(self, aim: Aim) -> None:
         """Watch, time and record the request on another target from now on."""
-        self._parts.paces.end(self._deployment.id, answered=False)
+        self._parts.paces.end(self._deployment.id, self._department, answered=False)
         self._plan, self._model_request = aim.plan, aim.model_request
         self.admit(aim.admitted)
-        self._parts.paces.begin(self._deployment.id)
+        self._parts.paces.begin(self._deployment.id, self._department)
         self._running.move(aim.model_request, self._deployment.id)
         self._call.route = self._choice.route(self._deployment)
 
@@ -168,6 +190,8 @@ class RoutedExecution(Execution):
             self._inputs, self._units = await self._media.store(
                 self._plan, self._deployment.unit, self._deployment.id
             )
+        else:
+            self._inputs = self._plan.inputs.to_wire()
         queued, lifetime_s = self._queued(self._deployment), self._deadline - time.time()
         if (self._limits(), self._deployment.tariff) != self._reserved:
             self._reserved = None

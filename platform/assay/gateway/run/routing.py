@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -132,7 +132,9 @@ def may_fall_back(error: DomainError) -> bool:
 @dataclass(slots=True)
 class TargetChoice:
     """Targets for one request. `base` is the plan without any target's prompt. `asleep` are the IDs
-    of targets that would have been chosen, but are scaled to zero."""
+    of targets that would have been chosen, but are scaled to zero. `grounded` returns the plan with
+    passages of a knowledge base for a target, or raises DomainError if the caller may not read them
+    any more; None for requests without passages."""
 
     router: Router
     model_request: ModelRequest
@@ -140,6 +142,7 @@ class TargetChoice:
     traits: Traits
     tried: list[dict[str, Any]] = field(default_factory=list)
     asleep: list[int] = field(default_factory=list)
+    grounded: Callable[[Snapshot, DeploymentEntry], Plan] | None = None
 
     def take(self, snapshot: Snapshot) -> Aim:
         """Return the first target that may answer now and was not tried.
@@ -186,7 +189,10 @@ class TargetChoice:
         return candidates(primary, targets, self.traits)
 
     def _aim(self, snapshot: Snapshot, entry: DeploymentEntry | None) -> Aim:
-        plan = self.base if entry is None else add_prompt_tokens(self.base, entry.own_prompt)
+        plan = self.base
+        if entry is not None:
+            plan = plan if self.grounded is None else self.grounded(snapshot, entry)
+            plan = add_prompt_tokens(plan, entry.own_prompt)
         model_request = replace(
             self.model_request,
             caller=self.model_request.caller.under(tokens=plan.tokens),

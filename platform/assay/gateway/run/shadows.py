@@ -1,4 +1,4 @@
-"""Send copies of requests to shadow targets, measure the answers, and drop them.
+"""Send copies of requests to shadow targets, measure and compare the answers, and drop them.
 
 The policy must permit the caller's key to use the shadow target. Copies are charged to the
 deployment's department, as `jobs/shadow` in the ledger, and are not counted as its traffic. They
@@ -8,11 +8,13 @@ do not delay requests: at most `RUNNING_MAX` run at once, and further ones are s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import redis
 from django.conf import settings
@@ -27,13 +29,15 @@ from assay.gateway.monitoring.metrics import SHADOW_COPIES
 from assay.gateway.quota.ledger import Ledger, Settlement
 from assay.gateway.quota.quotas import Quotas
 from assay.gateway.run import events
+from assay.gateway.run.agreement import AnswerText, Original, compared, content_of
 from assay.gateway.run.cancellations import Cancellations
 from assay.gateway.run.reply_streams import Inbox, Replies
 from assay.gateway.run.routing import TargetChoice
 from governance.errors import DomainError
 from governance.quotas.wire import Amount, Queued
-from governance.usage.records import JOBS, UsageEntry
+from governance.usage.records import SHADOW, Compared, UsageEntry
 from governance.usage.units import Unit
+from registry.catalog import TASKS
 from registry.catalog.endpoints import Plan
 from workers.celery_message import inference_message
 from workers.deployments.models import TargetRole
@@ -41,7 +45,6 @@ from workers.sealing import GatewaySeals
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 logger = logging.getLogger(__name__)
-SHADOW = f"{JOBS}shadow"
 # Maximum number of running copies in one process.
 RUNNING_MAX = 16
 
@@ -66,12 +69,16 @@ class Shadows:
         self._cancellations = cancellations
         self._running = 0
 
-    def copy(self, request: InferenceRequest, choice: TargetChoice, by: Admitted) -> None:
-        """Start the copies of a request that was just sent as `request`; return at once."""
+    def copy(
+        self, request: InferenceRequest, choice: TargetChoice, by: Admitted
+    ) -> Original | None:
+        """Start the copies of a request that was just sent as `request`; return at once. The caller
+        tells the returned original of its answer and end; None without copies."""
         snapshot = self._refresher.snapshot
         primary = None if snapshot is None else snapshot.deployments.get(choice.base.model)
         if snapshot is None or primary is None:
-            return
+            return None
+        original: Original | None = None
         now = datetime.now(UTC)
         for target in snapshot.targets_of(primary):
             if target.role != TargetRole.SHADOW or random.random() * 100 >= target.weight:
@@ -91,11 +98,15 @@ class Shadows:
             except DomainError:
                 continue  # The key may not use it, or it does not serve now.
             self._running += 1
-            self._ledger.spawn(self._run(request, target, plan))
+            original = original or Original()
+            self._ledger.spawn(self._run(request, target, plan, original))
+        return original
 
-    async def _run(self, request: InferenceRequest, target: DeploymentEntry, plan: Plan) -> None:
+    async def _run(
+        self, request: InferenceRequest, target: DeploymentEntry, plan: Plan, original: Original
+    ) -> None:
         try:
-            await self._answered(request, target, plan)
+            await self._answered(request, target, plan, original)
         except (DomainError, redis.RedisError, OSError) as error:
             SHADOW_COPIES.labels(target.name, "skipped").inc()
             logger.info("A copy for shadow target %s was not made: %s", target.id, error)
@@ -103,9 +114,9 @@ class Shadows:
             self._running -= 1
 
     async def _answered(
-        self, request: InferenceRequest, target: DeploymentEntry, plan: Plan
+        self, request: InferenceRequest, target: DeploymentEntry, plan: Plan, original: Original
     ) -> None:
-        """Send the copy, wait for its end, and settle it.
+        """Send the copy, wait for its end and for that of its original, and settle it.
 
         Raises:
             DomainError, redis.RedisError, OSError: it could not be sent.
@@ -137,7 +148,8 @@ class Shadows:
                 lifetime_s=lifetime_s,
                 queued=queued,
             )
-            done, first_at = await self._end(copy, inbox, plan, lifetime_s)
+            text = AnswerText()
+            done, first_at = await self._end(copy, inbox, plan, lifetime_s, text)
         finally:
             self._replies.close(copy.request_id)
         entry = _entry(request, copy, target, done)
@@ -146,11 +158,18 @@ class Shadows:
             total_ms=int((time.monotonic() - began) * 1000),
             first_token_ms=None if first_at is None else int((first_at - began) * 1000),
         )
+        content = content_of(text, done) if entry.outcome == "ok" else None
+        entry = replace(entry, compared=await _compared(original, target, content, lifetime_s))
         SHADOW_COPIES.labels(target.name, entry.outcome).inc()
         await self._ledger.settle(Settlement(entry))
 
     async def _end(
-        self, copy: InferenceRequest, inbox: Inbox, plan: Plan, lifetime_s: float
+        self,
+        copy: InferenceRequest,
+        inbox: Inbox,
+        plan: Plan,
+        lifetime_s: float,
+        text: AnswerText,
     ) -> tuple[Done, float | None]:
         """Return the end of the copy's answer, and the time of the first token of a stream."""
         tokens = 0
@@ -159,6 +178,7 @@ class Shadows:
             async with asyncio.timeout(lifetime_s):
                 while isinstance(event := await inbox.get(), Delta):
                     tokens += event.tokens
+                    text.add(event)
                     if first_at is None and copy.stream:
                         first_at = time.monotonic()
         except TimeoutError:
@@ -169,6 +189,18 @@ class Shadows:
         # A failure, or a forged reply, which was reported.
         used = events.used(event) if isinstance(event, Failed) else None
         return used or Done("failed", 0, 0), first_at
+
+
+async def _compared(
+    original: Original, target: DeploymentEntry, content: Any, wait_s: float
+) -> Compared | None:
+    """Compare the answer to a copy with that to its original, once that has ended."""
+    task = TASKS.get(target.task)
+    with contextlib.suppress(TimeoutError):
+        ended = await asyncio.wait_for(asyncio.shield(original.end), wait_s)
+        if ended is not None and task is not None:
+            return await compared(ended, content, task.outputs)
+    return None
 
 
 def _entry(

@@ -7,9 +7,11 @@ from typing import Any
 from django import forms
 
 from assay.forms import TablerForm
+from governance.bounds import DEPARTMENT_MAX
 from workers.deployments.models import (
     QUEUE_AGE_MAX_S,
     QUEUE_AGE_S,
+    QUEUE_WEIGHTS_MAX,
     REPLICAS_MAX,
     STREAM_IDLE_MAX,
     STREAM_TOTAL_MAX,
@@ -19,7 +21,7 @@ from workers.placement.settings import LABEL_MAX, LABELS_MAX
 
 
 class ReplicasForm(TablerForm):
-    """Number of replicas of a deployment, the workers that may hold them, and stream limits."""
+    """Replicas of a deployment, the workers that may hold them, stream limits, queue weights."""
 
     replicas_min = forms.IntegerField(
         min_value=0, max_value=REPLICAS_MAX, label="Minimum replicas",
@@ -48,6 +50,21 @@ class ReplicasForm(TablerForm):
         required=False, min_value=1, max_value=STREAM_IDLE_MAX, label="Longest pause (seconds)",
         help_text="Between two tokens of a stream. Empty: the installation's limit for answers.",
     )  # fmt: skip
+    queue_weights = forms.CharField(
+        required=False, max_length=QUEUE_WEIGHTS_MAX * (DEPARTMENT_MAX + 6), label="Queue weights",
+        help_text="Such as clinical=3, research=2. While requests wait, departments get turns by "
+        "weight; others have 1.",
+    )  # fmt: skip
+
+    def clean_queue_weights(self) -> dict[str, int]:
+        """Return the weights by department."""
+        weights = {}
+        for part in filter(None, map(str.strip, self.cleaned_data["queue_weights"].split(","))):
+            name, _, weight = (each.strip() for each in part.partition("="))
+            if not (name and weight.isdecimal()):
+                raise forms.ValidationError("Use name=weight, such as clinical=3.")
+            weights[name] = int(weight)
+        return weights
 
     def clean_labels(self) -> list[str]:
         """Return the labels that are not empty."""

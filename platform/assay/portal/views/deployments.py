@@ -128,6 +128,9 @@ class DeploymentPage(ActionScreen):
                 "device": deployment.required_device,
                 "stream_total_s": deployment.stream_total_s,
                 "stream_idle_s": deployment.stream_idle_s,
+                "queue_weights": ", ".join(
+                    f"{name}={weight}" for name, weight in deployment.queue_weights.items()
+                ),
             }
         )
 

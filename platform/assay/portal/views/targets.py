@@ -13,10 +13,12 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.schemas import parsed
 from governance.usage.selectors import may_view_usage
+from registry.releases.exports.shadow import shadow_blocks
 from workers.deployments.models import Deployment, TargetRole
 from workers.deployments.selectors import deployment_get
 from workers.deployments.states import LIVE
 from workers.deployments.targets import live_targets
+from workers.routing.canary import verdict_lines
 from workers.routing.schemas import TargetsChange, TargetsSwitch
 from workers.routing.selectors import releases_offered, targets_view, targets_visible_to
 from workers.routing.services import targets_change, targets_switch
@@ -36,10 +38,13 @@ class DeploymentTargets(ActionScreen):
             and deployment.target_of_id is None
             and may(self.actor, Action.DEPLOYMENT_ROUTE, kind="deployment", department=department)
         )
+        canary = next((each for each in views if each.deployment.canary_verdict), None)
         return {
             "deployment": deployment,
             "targets": views,
-            "canary": next((each for each in views if each.deployment.canary_verdict), None),
+            "canary": canary,
+            "shadows": shadow_blocks({"shadow": [pair for each in views for pair in each.shadow]}),
+            "comparison": verdict_lines(canary.deployment.canary_verdict) if canary else [],
             "sees_health": may_view_usage(self.actor),
             "form": self.form(deployment) if may_route else None,
             "may_route": may_route,
