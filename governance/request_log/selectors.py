@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -26,13 +26,14 @@ from governance.request_log.models import (
 from governance.request_log.schemas import RequestFilter
 from governance.schemas import parsed
 from governance.usage.models import UsageRecord
-from governance.usage.records import JOBS
+from governance.usage.records import ATTEMPTS_MAX, FAILED, JOBS
 
 PAGE_SIZE = 25
 DAYS_SHOWN = 7
 # Requests that a page searches with filters that have no index, and those of one end user.
 SEARCHED, USER_SEARCHED = 20_000, 1_000
 _INDEXED = frozenset({"department", "deployment", "key", "since", "until"})
+_LONGEST = timedelta(hours=1)
 _CURSOR_MAX, _ID_MAX = 60, 10**18 - 1
 
 
@@ -193,6 +194,23 @@ def request_get(*, actor: Principal, request_id: str) -> UsageRecord:
             hint="A request shows a few seconds after its answer.",
         )
     return record
+
+
+def failed_attempts(record: UsageRecord) -> list[UsageRecord]:
+    """Return the records of targets that failed before another one answered the request, in their
+    order, for a request that the caller may see."""
+    if record.retry_ms is None:
+        return []
+    names = [f"{record.request_id}{FAILED}"]
+    names += [f"{record.request_id}.{number}{FAILED}" for number in range(1, ATTEMPTS_MAX)]
+    rows = UsageRecord.objects.filter(
+        request_id__in=names,
+        department=record.department,
+        # Each reservation of a request sets its time again.
+        occurred_at__gte=record.occurred_at - _LONGEST,
+        occurred_at__lte=record.occurred_at,
+    )
+    return sorted(rows, key=lambda row: row.total_ms)
 
 
 def logged_of(record: UsageRecord) -> LoggedRequest | None:

@@ -19,6 +19,9 @@ from governance.usage.units import Unit
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
 JOBS = "jobs/"
+# End of the ID of an attempt that failed before another target answered, and the number of targets
+# that one request tries at most.
+FAILED, ATTEMPTS_MAX = ".failed", 10
 
 # Limits of one entry, far above what the gateway admits: a second defense after the MAC. A request
 # takes at most an hour of device time and 10,000 units of the currency, a job ten years.
@@ -47,7 +50,8 @@ class UsageEntry:
     are the IDs of the document versions of `knowledge_base` whose text the model or the caller got.
     `part_of` is the parent request, such as for the embedding of a question, or for an attempt that
     failed before another target answered. `route` is the target of a deployment with several: its
-    role, its ID, and earlier attempts.
+    role, its ID, and earlier attempts. `began_ms` is the time when the request arrived, by the
+    clock of Redis in milliseconds since the epoch; 0 if unknown.
     """
 
     request_id: str
@@ -87,6 +91,10 @@ class UsageEntry:
     sources: list[int] = field(default_factory=list)
     part_of: str = ""
     route: dict[str, Any] = field(default_factory=dict)
+    admit_ms: int | None = None
+    retry_ms: int | None = None
+    connect_ms: int | None = None
+    began_ms: int = 0
 
     def __post_init__(self) -> None:
         if self.unit == Unit.TOKENS:

@@ -235,6 +235,7 @@ class Execution:
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if self._place is not None and self._place.worker and queued.message:
             self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+        self._call.began_ms = reservation.at_ms - self._call.elapsed_ms
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
@@ -343,6 +344,7 @@ class Execution:
         queued = replace(self._queue(deployment), message=inference_message(request, sealed))
         if again:
             return queued
+        self._call.sent()
         self._place = self._parts.affinity.enter(
             deployment, reader.holders, request.scope, self._inputs
         )
@@ -531,6 +533,7 @@ class Execution:
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
             queue_ms=done.queue_ms,
+            connect_ms=done.connect_ms or None,
             device_ms=done.device_ms,
             units=done.units,
         )

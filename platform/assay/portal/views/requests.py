@@ -35,6 +35,7 @@ from governance.request_log.schemas import (
     RequestLogSettings,
 )
 from governance.request_log.selectors import (
+    failed_attempts,
     log_days,
     log_keys,
     logged_sizes,
@@ -54,6 +55,7 @@ from governance.usage.units import Unit
 from registry.feedback.logged import feedback_from_log
 from registry.feedback.schemas import LoggedFeedback
 from registry.feedback.selectors import feedback_visible_to
+from registry.versions.hosted import is_hosted
 
 _LOG = "request_log"
 OUTCOMES = (("ok", "Answered"), ("failed", "Failed"), ("canceled", "Canceled"))
@@ -118,7 +120,9 @@ class RequestPage(ActionScreen):
             "record": record,
             "unit": Unit(record.unit),
             "currency": settings.CURRENCY,
-            "phases": waterfall(record),
+            "phases": waterfall(
+                record, failed_attempts(record), hosted=is_hosted(record.version_digest)
+            ),
             "logged": logged_sizes([record]).get(record.request_id),
             "content": content,
             "question": _question(content),
