@@ -51,6 +51,7 @@ class RequestFilter(Filter):
 
     department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
+    release: int | None = Field(default=None, ge=1, le=_MS_MAX)
     key: Line | None = Field(default=None, max_length=16, serialization_alias="key_public_id")
     user: str | None = Field(default=None, min_length=1, max_length=USER_MAX, exclude=True)
     outcome: Outcome | None = None

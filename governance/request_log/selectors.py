@@ -47,14 +47,15 @@ class RequestPage:
     searched_to: datetime | None = None
 
 
-def request_resource(record: UsageRecord) -> Resource:
-    """Return a logged request as a resource of policy decisions."""
+def request_resource(record: UsageRecord, content_readers: str = "") -> Resource:
+    """Return a logged request as a resource of policy decisions. `content_readers` are `reviewers`
+    if the request is read under a release with that condition."""
     return Resource(
         type="request_log",
         id=record.request_id,
         name=record.request_id,
         department=record.department,
-        attributes={"deployment": record.deployment},
+        attributes={"deployment": record.deployment, "content_readers": content_readers},
     )
 
 
@@ -92,10 +93,15 @@ def requests_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
 
 
 def requests_page(
-    actor: Principal, query: RequestFilter, *, before: str = "", size: int = PAGE_SIZE
+    actor: Principal,
+    query: RequestFilter,
+    *,
+    before: str = "",
+    size: int = PAGE_SIZE,
+    of: QuerySet[UsageRecord] | None = None,
 ) -> RequestPage:
     """Return the page of matching requests that follows the cursor `before`; the first page without
-    one.
+    one. Instead of all requests that `actor` may see, `of` are those that another decision permits.
 
     Filters without an index are applied to the next `SEARCHED` requests, so that a page whose
     filters match few requests takes no longer than others. It may then have fewer rows, or none.
@@ -103,7 +109,8 @@ def requests_page(
     Raises:
         InvalidInput: `before` is not a cursor.
     """
-    rows = requests_visible_to(actor).filter(**_conditions(query, indexed=True))
+    rows = requests_visible_to(actor) if of is None else of
+    rows = rows.filter(**_conditions(query, indexed=True))
     if before:
         at, number = _position(before)
         # The first condition alone lets an index begin there.
