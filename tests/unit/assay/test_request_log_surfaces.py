@@ -567,10 +567,22 @@ def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> Non
     assert client.get("/requests/req_none").status_code == 404
     assert client.get("/departments/clinical/request-log").status_code == 200
     assert client.get("/requests/export").status_code == 200
-    exported = client.post(
-        "/requests/export", {"department": "clinical", "limit": 2, "reason": "Report."}
-    )
+    form = client.get("/requests", {"outcome": "failed"}).content.decode()
+    assert "/requests/export?outcome=failed" in form
+    form = client.get("/requests/export", {"outcome": "failed"}).content.decode()
+    assert '<option value="failed" selected>' in form
+    export = {"department": "clinical", "limit": 2, "reason": "Report."}
+    exported = client.post("/requests/export", export)
     assert len(b"".join(exported.streaming_content).splitlines()) == 2
+    recorded("old", minutes=60 * 30, outcome="failed")
+    for filters, count in (
+        ({"outcome": "failed"}, 1),
+        ({"outcome": "failed", "within": "day"}, 0),
+        ({"streamed": "true"}, 0),
+        ({"user": "patient-7"}, 1),
+    ):
+        exported = client.post("/requests/export", {**export, **filters})
+        assert len(b"".join(exported.streaming_content).splitlines()) == count, filters
     stranger = signed_in(Client(), person("Fay", "lead@finance"))
     assert stranger.get("/requests/req_r0").status_code == 404
     assert "req_r0" not in stranger.get("/requests").content.decode()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from django.utils import timezone
 
 from assay.downloads import requests_file
 from assay.portal.access import departments_where, may
 from assay.portal.forms.requests import (
+    FILTERS,
     ContentReasonForm,
     EndUserForm,
     LoggedFeedbackForm,
     RequestExportForm,
     RequestLogForm,
+    since_of,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, posted
 from assay.portal.lists import Field
@@ -70,12 +70,6 @@ from registry.versions.hosted import is_hosted
 
 _LOG = "request_log"
 _READERS = ("request_content", "release_request_content")
-OUTCOMES = (("ok", "Answered"), ("failed", "Failed"), ("canceled", "Canceled"))
-SPANS = {"hour": ("Last hour", 1), "day": ("Last 24 hours", 24), "week": ("Last 7 days", 168)}
-_SLOWER = (("1000", "1 s or more"), ("5000", "5 s or more"), ("30000", "30 s or more"))
-_COSTS = (("10000", "0.01 or more"), ("100000", "0.10 or more"), ("1000000", "1 or more"))
-_FALLBACK = (("true", "After a fallback"), ("false", "Without a fallback"))
-_STREAMED = (("true", "Streamed"), ("false", "In one piece"))
 
 
 class Requests(Screen):
@@ -86,8 +80,7 @@ class Requests(Screen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         parameters = self.request.GET
         query = RequestFilter.lenient(parameters.dict())
-        if (span := SPANS.get(parameters.get("within", ""))) is not None:
-            since = timezone.now() - timedelta(hours=span[1])
+        if (since := since_of(parameters.get("within", ""))) is not None:
             query = query.model_copy(update={"since": since})
         try:
             page = requests_page(self.actor, query, before=parameters.get("before", ""))
@@ -103,16 +96,7 @@ class Requests(Screen):
             "departments": departments,
             "toolbar": (
                 *([Field("department", "Department", slugs)] if len(slugs) > 1 else ()),
-                Field("deployment", "Deployment"),
-                Field("outcome", "Outcome", OUTCOMES),
-                Field("within", "When", [(name, title) for name, (title, _) in SPANS.items()]),
-                Field("slower_ms", "Time", _SLOWER),
-                Field("cost_from", "Cost", _COSTS),
-                Field("fallback", "Fallback", _FALLBACK),
-                Field("streamed", "Answer", _STREAMED),
-                Field("endpoint", "Endpoint"),
-                Field("key", "Key ID"),
-                Field("user", "User ID"),
+                *(Field(name, label, choices) for name, label, choices in FILTERS),
             ),
         }
 
@@ -271,12 +255,16 @@ class RequestsExport(ActionScreen):
     def form(self) -> RequestExportForm:
         choices = departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG)
         slugs = [department.slug for department in choices]
-        return RequestExportForm(posted(self.request, "requests_export"), departments=slugs)
+        # The list's filters are in the address.
+        initial = {name: self.request.GET.get(name, "") for name, _, _ in FILTERS}
+        initial["department"] = self.request.GET.get("department", "")
+        sent = posted(self.request, "requests_export")
+        return RequestExportForm(sent, departments=slugs, initial=initial)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
             "title": "Export requests",
-            "lead": "One line of JSON for each request, the newest first.",
+            "lead": "One line of JSON for each request that matches all filters, the newest first.",
             "back": ("portal:requests", "Requests"),
             "form": self.form(),
             "submit": "Export",
@@ -284,7 +272,9 @@ class RequestsExport(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponseBase:
         values = cleaned(self.form())
-        filters = {"deployment": deployment} if (deployment := values.pop("deployment")) else {}
+        texts = {name: values.pop(name) for name, _, _ in FILTERS}
+        filters = parsed(RequestFilter, {k: v for k, v in texts.items() if v and k != "within"})
+        filters = filters.model_copy(update={"since": since_of(texts["within"])})
         export = parsed(RequestExport, {**values, "filters": filters})
         return requests_file(self.request, self.actor, export)
 
