@@ -88,11 +88,13 @@ class RequestLogForm(TablerForm):
 
     mode = forms.ChoiceField(
         label="Log",
+        help_text="Metadata are the facts of each request, from the ledger. Content is its prompt "
+        "and answer, encrypted.",
         choices=titled(
             [
-                (LogMode.OFF, "off: the request log shows no requests"),
-                (LogMode.METADATA, "metadata: facts of each request, from the ledger"),
-                (LogMode.FULL, "full: also prompts and answers, encrypted"),
+                (LogMode.OFF, "nothing"),
+                (LogMode.METADATA, "metadata only"),
+                (LogMode.FULL, "metadata and content"),
             ]
         ),
     )
@@ -117,18 +119,20 @@ def _filter_field(label: str, choices: Sequence[tuple[str, str]] | None) -> form
 
 class RequestExportForm(TablerForm):
     department = forms.ChoiceField(label="Department")
-    limit = forms.IntegerField(label="Requests", min_value=1, max_value=10_000, initial=1_000)
+    limit = forms.IntegerField(
+        label="Maximum requests", min_value=1, max_value=10_000, initial=1_000
+    )
     content = forms.BooleanField(label="With prompts and answers", required=False)
     reason = forms.CharField(
         label="Reason", max_length=REASON_MAX, help_text="Recorded in the audit log."
     )
 
-    def __init__(self, *args: Any, departments: list[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, departments: list[tuple[str, str]], **kwargs: Any) -> None:
         self.base_fields = {
             **self.base_fields,
             **{name: _filter_field(label, choices) for name, label, choices in FILTERS},
         }
         super().__init__(*args, **kwargs)
         choice = self.fields["department"]
-        choice.choices = [(slug, slug) for slug in departments]  # type: ignore[attr-defined]
+        choice.choices = departments  # type: ignore[attr-defined]
         self.order_fields(["department", *(name for name, _, _ in FILTERS)])

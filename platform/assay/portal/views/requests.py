@@ -254,7 +254,7 @@ class RequestsExport(ActionScreen):
 
     def form(self) -> RequestExportForm:
         choices = departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG)
-        slugs = [department.slug for department in choices]
+        slugs = [(department.slug, department.name) for department in choices]
         # The list's filters are in the address.
         initial = {name: self.request.GET.get(name, "") for name, _, _ in FILTERS}
         initial["department"] = self.request.GET.get("department", "")
