@@ -43,7 +43,8 @@ INSERT INTO governance_usagerecord (request_id, occurred_at, department, key_pub
     release, version_digest, endpoint, prompt_tokens, completion_tokens, load_ms, queue_ms,
     first_token_ms, total_ms, device_ms, cost_micro, outcome, streamed, policy_version, rules,
     retry_ms)
-SELECT 'req_' || md5(n || 'r'), %(begins)s::timestamptz + random() * interval '1 day',
+SELECT 'req_' || md5(n || 'r'), %(begins)s::timestamptz
+        + interval '1 day' * ((n - %(first)s)::float8 / (1 + %(last)s - %(first)s)),
     CASE WHEN place < 2 THEN 'engineering' ELSE 'd' || place END, 'k' || key,
     CASE WHEN dep = 1 THEN 'docstring-writer' ELSE 'dep' || dep END, dep,
     md5('v' || dep) || md5('v' || dep), '/v1/chat/completions', 100 + n %% 900, n %% 300, 0,
