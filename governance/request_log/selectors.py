@@ -35,8 +35,8 @@ PAGE_SIZE = 25
 DAYS_SHOWN = 7
 # Requests that a page searches with filters that have no index: in steps, until enough match or the
 # time is over. Requests of one end user that a page searches.
-SEARCHED, SEARCH_STEPS, SEARCH_S = 5_000, 4, 0.05
-USER_SEARCHED = 1_000
+SEARCHED, SEARCH_STEPS, SEARCH_S = 2_000, 10, 0.05
+USER_SEARCHED = 300
 _INDEXED = frozenset({"department", "deployment", "key", "since", "until"})
 _LONGEST = timedelta(hours=1)
 _CURSOR_MAX, _ID_MAX = 60, 10**18 - 1
