@@ -113,8 +113,11 @@ class RequestLogForm(TablerForm):
 
 def _filter_field(label: str, choices: Sequence[tuple[str, str]] | None) -> forms.Field:
     if choices is None:
-        return forms.CharField(label=label, max_length=USER_MAX, required=False)
-    return forms.ChoiceField(label=label, choices=[("", "Any"), *choices], required=False)
+        text = forms.TextInput(attrs={"class": "form-control"})
+        return forms.CharField(label=label, max_length=USER_MAX, required=False, widget=text)
+    select = forms.Select(attrs={"class": "form-select"})
+    named = [("", "Any"), *choices]
+    return forms.ChoiceField(label=label, choices=named, required=False, widget=select)
 
 
 class RequestExportForm(TablerForm):
@@ -128,11 +131,9 @@ class RequestExportForm(TablerForm):
     )
 
     def __init__(self, *args: Any, departments: list[tuple[str, str]], **kwargs: Any) -> None:
-        self.base_fields = {
-            **self.base_fields,
-            **{name: _filter_field(label, choices) for name, label, choices in FILTERS},
-        }
         super().__init__(*args, **kwargs)
         choice = self.fields["department"]
         choice.choices = departments  # type: ignore[attr-defined]
+        for name, label, choices in FILTERS:
+            self.fields[name] = _filter_field(label, choices)
         self.order_fields(["department", *(name for name, _, _ in FILTERS)])
