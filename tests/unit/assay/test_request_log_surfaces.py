@@ -459,6 +459,7 @@ def test_rare_matches_are_searched_in_bounded_steps(
     rare = recorded("rare", minutes=10, outcome="failed")
     entries_write([entry(record) for record in (*records, rare)], {})
     monkeypatch.setattr(selectors, "SEARCHED", 4)
+    monkeypatch.setattr(selectors, "SEARCH_S", 0.0)
     monkeypatch.setattr(selectors, "USER_SEARCHED", 4)
     for query in (RequestFilter(outcome="failed"), RequestFilter(user="patient-7")):
         seen, before, pages = [], "", 0
