@@ -41,14 +41,16 @@ LEFT_OUT = re.compile(
 _USAGE = """
 INSERT INTO governance_usagerecord (request_id, occurred_at, department, key_public_id, deployment,
     release, version_digest, endpoint, prompt_tokens, completion_tokens, load_ms, queue_ms,
-    first_token_ms, total_ms, device_ms, cost_micro, outcome, streamed, policy_version, rules)
-SELECT 'req_' || md5(n || 'r'), %(begins)s::timestamptz + random() * interval '1 day',
+    first_token_ms, total_ms, device_ms, cost_micro, outcome, streamed, policy_version, rules,
+    retry_ms)
+SELECT 'req_' || md5(n || 'r'), %(begins)s::timestamptz
+        + interval '1 day' * ((n - %(first)s)::float8 / (1 + %(last)s - %(first)s)),
     CASE WHEN place < 2 THEN 'engineering' ELSE 'd' || place END, 'k' || key,
     CASE WHEN dep = 1 THEN 'docstring-writer' ELSE 'dep' || dep END, dep,
     md5('v' || dep) || md5('v' || dep), '/v1/chat/completions', 100 + n %% 900, n %% 300, 0,
     n %% 40, 80 + n %% 500, 300 + n %% 7000, n %% 5000, n %% 977,
     CASE WHEN n %% 97 = 0 THEN 'failed' WHEN n %% 89 = 0 THEN 'canceled' ELSE 'ok' END, true, 1,
-    '["use"]'
+    '["use"]', CASE WHEN n %% 501 = 0 THEN n %% 900 END
 FROM (
     -- A key belongs to one department. One request in five is to a shared deployment, the others to
     -- one of the department's own.
@@ -278,10 +280,19 @@ def _multiply(cursor: Any, table: str, where: str, count: int, changes: dict[str
 
 
 def _write_usage(cursor: Any, count: int) -> None:
-    """Write the ledger day by day, with the triggers that keep its sums."""
+    """Write the ledger, with the triggers that keep its sums."""
     from governance.usage.times import usage_times_add
 
-    started, each = time.perf_counter(), count // DAYS + 1
+    started = time.perf_counter()
+    write_records(cursor, count)
+    usage_times_add()
+    took = time.perf_counter() - started
+    _say(f"governance_usagerecord: {count:,} rows in {took:.0f} s, {count / took:,.0f}/s")
+
+
+def write_records(cursor: Any, count: int) -> None:
+    """Write `count` records of usage, day by day."""
+    each = count // DAYS + 1
     for day in range(DAYS):
         cursor.execute(
             _USAGE,
@@ -296,9 +307,6 @@ def _write_usage(cursor: Any, count: int) -> None:
                 "keys": KEYS,
             },
         )
-    usage_times_add()
-    took = time.perf_counter() - started
-    _say(f"governance_usagerecord: {count:,} rows in {took:.0f} s, {count / took:,.0f}/s")
 
 
 def _sizes() -> str:

@@ -187,7 +187,8 @@ class Done:
     such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `prefill_ms` that from
     there to the first token, `decode_ms` that from the first token to the last; the latter two are
-    0 for tasks that do not generate token by token. `estimated` means that a provider stated no
+    0 for tasks that do not generate token by token. `connect_ms` is the part in which a provider
+    was connected to; 0 if a connection was reused. `estimated` means that a provider stated no
     credible count, so at least one of the two is an estimate. `answered_as` has the model and the
     fingerprint in a provider's answer if they differ from the approved description.
     `device_ms` is the request's share of device
@@ -210,6 +211,7 @@ class Done:
     cut_tokens: int = 0
     prefill_ms: int = 0
     decode_ms: int = 0
+    connect_ms: int = 0
     estimated: bool = False
     answered_as: str = ""
 
@@ -264,6 +266,7 @@ COUNTS = {
     "queue_ms": _DAY_MS,
     "prefill_ms": _DAY_MS,
     "decode_ms": _DAY_MS,
+    "connect_ms": _DAY_MS,
     "units": 1_000_000_000,
     "cut_inputs": 100_000_000,
     "cut_tokens": 1_000_000_000,

@@ -12,7 +12,7 @@ from functools import lru_cache, reduce
 from operator import and_, or_
 from typing import Any
 
-from django.db.models import ForeignKey, Model, Q, QuerySet
+from django.db.models import ForeignKey, Model, Q, QuerySet, Value
 from django.db.models.expressions import Combinable
 
 from governance.policy.rule_conditions import BoundCondition
@@ -263,7 +263,12 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "tier": one("tier"),
         "visibility": one("visibility"),
     },
-    "request_log": {"department": one("department"), "deployment": one("deployment")},
+    "request_log": {
+        # Only requests under one release have readers by its conditions, and lists are of all.
+        "content_readers": Column(text=lambda: Value("")),
+        "department": one("department"),
+        "deployment": one("deployment"),
+    },
     "review": {"department": one("department__slug"), "tier": one("tier")},
     "review_policy": {},
     "session": {"owner": one("user_id")},

@@ -28,7 +28,8 @@ _AT_ONCE = 100
 FACTS = (
     *("request_id", "department", "key_public_id", "deployment", "release", "version_digest"),
     *("endpoint", "outcome", "streamed", "prompt_tokens", "completion_tokens", "unit", "units"),
-    *("load_ms", "queue_ms", "first_token_ms", "total_ms", "device_ms", "cost_micro"),
+    *("admit_ms", "load_ms", "retry_ms", "queue_ms", "connect_ms", "first_token_ms"),
+    *("total_ms", "settle_ms", "device_ms", "cost_micro"),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, FieldSerializationInfo, field_serializer
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.people.models import REASON_MAX
@@ -45,16 +45,19 @@ class EndUser(Schema):
 
 class RequestFilter(Filter):
     """Filters of the request log. `since` is inclusive, `until` exclusive. `user`, the ID of an end
-    user, finds only requests whose content was logged. Durations are in milliseconds, costs
-    in micro-units of the currency."""
+    user, finds only requests whose content was logged. `fallback` finds requests that went to
+    another target after a failure, or those that did not. Durations are in milliseconds, costs in
+    micro-units of the currency."""
 
     department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
+    release: int | None = Field(default=None, ge=1, le=_MS_MAX)
     key: Line | None = Field(default=None, max_length=16, serialization_alias="key_public_id")
     user: str | None = Field(default=None, min_length=1, max_length=USER_MAX, exclude=True)
     outcome: Outcome | None = None
     endpoint: Line | None = Field(default=None, max_length=60)
     streamed: bool | None = None
+    fallback: bool | None = Field(default=None, serialization_alias="retry_ms__isnull")
     slower_ms: int | None = Field(
         default=None, ge=0, le=_MS_MAX, serialization_alias="total_ms__gte"
     )
@@ -66,6 +69,11 @@ class RequestFilter(Filter):
     )
     since: Moment | None = Field(default=None, serialization_alias="occurred_at__gte")
     until: Moment | None = Field(default=None, serialization_alias="occurred_at__lt")
+
+    @field_serializer("fallback")
+    def _as_condition(self, fallback: bool | None, info: FieldSerializationInfo) -> bool | None:
+        """Return the value of the condition that the alias names, which is the opposite."""
+        return fallback if fallback is None or not info.by_alias else not fallback
 
 
 class RequestExport(Schema):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 
 from governance.errors import InvalidInput, NotFound
@@ -26,13 +29,16 @@ from governance.request_log.models import (
 from governance.request_log.schemas import RequestFilter
 from governance.schemas import parsed
 from governance.usage.models import UsageRecord
-from governance.usage.records import JOBS
+from governance.usage.records import ATTEMPTS_MAX, FAILED, JOBS
 
 PAGE_SIZE = 25
 DAYS_SHOWN = 7
-# Requests that a page searches with filters that have no index, and those of one end user.
-SEARCHED, USER_SEARCHED = 20_000, 1_000
+# Requests that a page searches with filters that have no index: in steps, until enough match or the
+# time is over. Requests of one end user that a page searches.
+SEARCHED, SEARCH_STEPS, SEARCH_S = 2_000, 10, 0.05
+USER_SEARCHED = 300
 _INDEXED = frozenset({"department", "deployment", "key", "since", "until"})
+_LONGEST = timedelta(hours=1)
 _CURSOR_MAX, _ID_MAX = 60, 10**18 - 1
 
 
@@ -46,14 +52,15 @@ class RequestPage:
     searched_to: datetime | None = None
 
 
-def request_resource(record: UsageRecord) -> Resource:
-    """Return a logged request as a resource of policy decisions."""
+def request_resource(record: UsageRecord, content_readers: str = "") -> Resource:
+    """Return a logged request as a resource of policy decisions. `content_readers` are `reviewers`
+    if the request is read under a release with that condition."""
     return Resource(
         type="request_log",
         id=record.request_id,
         name=record.request_id,
         department=record.department,
-        attributes={"deployment": record.deployment},
+        attributes={"deployment": record.deployment, "content_readers": content_readers},
     )
 
 
@@ -91,37 +98,76 @@ def requests_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
 
 
 def requests_page(
-    actor: Principal, query: RequestFilter, *, before: str = "", size: int = PAGE_SIZE
+    actor: Principal,
+    query: RequestFilter,
+    *,
+    before: str = "",
+    size: int = PAGE_SIZE,
+    of: QuerySet[UsageRecord] | None = None,
 ) -> RequestPage:
     """Return the page of matching requests that follows the cursor `before`; the first page without
-    one.
+    one. Instead of all requests that `actor` may see, `of` are those that another decision permits.
 
-    Filters without an index are applied to the next `SEARCHED` requests, so that a page whose
+    Filters without an index are applied to a bounded number of requests, so that a page whose
     filters match few requests takes no longer than others. It may then have fewer rows, or none.
 
     Raises:
         InvalidInput: `before` is not a cursor.
     """
-    rows = requests_visible_to(actor).filter(**_conditions(query, indexed=True))
+    rows = requests_visible_to(actor) if of is None else of
+    rows = rows.filter(**_conditions(query, indexed=True))
+    follows = Q()
     if before:
         at, number = _position(before)
-        # The first condition alone lets an index begin there.
-        rows = rows.filter(occurred_at__lte=at).filter(
-            Q(occurred_at__lt=at) | Q(occurred_at=at, pk__lt=number)
-        )
+        # An index begins there. The ID is not in the index, so only the rows shown are compared.
+        rows = rows.filter(occurred_at__lte=at)
+        follows = Q(occurred_at__lt=at) | Q(occurred_at=at, pk__lt=number)
     others, edge = _conditions(query, indexed=False), None
+    matches = follows & Q(**others) & ~Q(endpoint__startswith=JOBS)
     if query.user is not None:
         rows, edge = _of_user(actor, query, rows, before)
+        records = list(rows.filter(matches)[: size + 1])
     elif others:
-        times = rows.order_by("-occurred_at").values_list("occurred_at", flat=True)
-        edge = next(iter(times[SEARCHED : SEARCHED + 1]), None)
-        rows = rows if edge is None else rows.filter(occurred_at__gt=edge)
-    rows = rows.filter(**others).exclude(endpoint__startswith=JOBS)
-    records = list(rows[: size + 1])
+        records, edge = _searched(rows, matches, size + 1)
+    else:
+        records = list(rows.filter(matches)[: size + 1])
     if len(records) > size:
         last = records[size - 1]
         return RequestPage(records[:size], _cursor(last.occurred_at, last.pk))
     return RequestPage(records, "" if edge is None else _cursor(edge, _ID_MAX), edge)
+
+
+def _searched(
+    rows: QuerySet[UsageRecord], matches: Q, most: int
+) -> tuple[list[UsageRecord], datetime | None]:
+    """Return up to `most` matching rows among the next ones, and the time back to which they were
+    searched; None if all were searched."""
+    records: list[UsageRecord] = []
+    edge, until = None, time.monotonic() + SEARCH_S
+    with _near_pages():
+        for _ in range(SEARCH_STEPS):
+            rows = rows if edge is None else rows.filter(occurred_at__lte=edge)
+            times = rows.order_by("-occurred_at").values_list("occurred_at", flat=True)
+            edge = next(iter(times[SEARCHED : SEARCHED + 1]), None)
+            part = rows if edge is None else rows.filter(occurred_at__gt=edge)
+            records += part.filter(matches)[: most - len(records)]
+            if edge is None or len(records) == most or time.monotonic() > until:
+                break
+    return records, edge
+
+
+@contextmanager
+def _near_pages() -> Iterator[None]:
+    """Make the planner read a department's rows by the department's index.
+
+    Rows lie in the order of their times, which the planner knows only of the index on the time
+    alone. It takes the rows that another index finds for scattered, and would rather read those of
+    all departments.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('random_page_cost', '0.1', true)")
+        yield
+        cursor.execute("SET LOCAL random_page_cost TO DEFAULT")
 
 
 def _conditions(query: RequestFilter, *, indexed: bool) -> dict[str, Any]:
@@ -193,6 +239,23 @@ def request_get(*, actor: Principal, request_id: str) -> UsageRecord:
             hint="A request shows a few seconds after its answer.",
         )
     return record
+
+
+def failed_attempts(record: UsageRecord) -> list[UsageRecord]:
+    """Return the records of targets that failed before another one answered the request, in their
+    order, for a request that the caller may see."""
+    if record.retry_ms is None:
+        return []
+    names = [f"{record.request_id}{FAILED}"]
+    names += [f"{record.request_id}.{number}{FAILED}" for number in range(1, ATTEMPTS_MAX)]
+    rows = UsageRecord.objects.filter(
+        request_id__in=names,
+        department=record.department,
+        # Each reservation of a request sets its time again.
+        occurred_at__gte=record.occurred_at - _LONGEST,
+        occurred_at__lte=record.occurred_at,
+    )
+    return sorted(rows, key=lambda row: row.total_ms)
 
 
 def logged_of(record: UsageRecord) -> LoggedRequest | None:

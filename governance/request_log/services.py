@@ -213,6 +213,19 @@ def request_content_read(
     record = request_get(actor=actor, request_id=request_id)
     department = Department.objects.get(slug=record.department)
     decision = content_authorize(actor, request_resource(record), department)
+    return record, content_reveal(actor, record, reason, decision)
+
+
+def content_reveal(
+    actor: Principal, record: UsageRecord, reason: str, decision: Authorization, **facts: Any
+) -> dict[str, Any]:
+    """Return the content of a request that `decision` permits to read. The reading is an audit
+    event with these `facts`, in the caller's transaction.
+
+    Raises:
+        NotFound: it has no logged content.
+        ContentUnreadable: its key was erased, or it cannot be decrypted.
+    """
     logged = logged_of(record)
     if logged is None:
         raise NotFound(
@@ -228,10 +241,15 @@ def request_content_read(
         subject=Subject("request", record.request_id, f"request {record.request_id}"),
         department=record.department,
         reason=reason,
-        data={"deployment": record.deployment, "bytes": logged.size, **proof_facts(actor.proof)},
+        data={
+            "deployment": record.deployment,
+            "bytes": logged.size,
+            **facts,
+            **proof_facts(actor.proof),
+        },
         decision=decision,
     )
-    return record, {**content, "cut": logged.cut}
+    return {**content, "cut": logged.cut}
 
 
 def content_authorize(

@@ -44,6 +44,7 @@ BATCH = 500
 _RECENT_DAYS = 31
 # A consumer with an entry pending for this long is assumed dead.
 CLAIM_IDLE_MS = 30_000
+_SETTLE_MAX_MS = 86_400_000
 # The deployment does not exist, or the key may not see it. The event has no department in both
 # cases, so that a lead who reads the department's part of the log learns no more than the key did.
 HIDDEN = "model_not_found"
@@ -155,7 +156,8 @@ def _checked(delivered: Sequence[_Delivered]) -> tuple[list[_Delivered], list[_D
 def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
     """Write a batch, or its entries one by one if it fails; return invalid entries with reasons."""
     try:
-        _write([UsageEntry.decode(entry.body) for entry in delivered])
+        entries = [UsageEntry.decode(entry.body) for entry in delivered]
+        _write(entries, [_settle_ms(*pair) for pair in zip(entries, delivered, strict=True)])
     except POISON as error:
         if len(delivered) > 1:
             return [dead for entry in delivered for dead in _store([entry])]
@@ -170,10 +172,23 @@ def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
     return []
 
 
-def _write(entries: Sequence[UsageEntry]) -> None:
+def _settle_ms(entry: UsageEntry, delivered: _Delivered) -> int | None:
+    """Return the time between the end of the answer and its settlement, which the entry's ID on the
+    stream states, by the same clock as `began_ms`. None if it is unknown."""
+    if not entry.began_ms:
+        return None
+    settled = int(delivered.id.partition(b"-")[0])
+    return min(max(0, settled - entry.began_ms - entry.total_ms), _SETTLE_MAX_MS)
+
+
+def _write(entries: Sequence[UsageEntry], settle_ms: Sequence[int | None]) -> None:
     _check_months(entries)
     actors = _actors(entries)
-    records = [_record(entry) for entry in entries if entry.ran]
+    records = [
+        _record(entry, settle)
+        for entry, settle in zip(entries, settle_ms, strict=True)
+        if entry.ran
+    ]
     with transaction.atomic():
         ledger_lock(shared=True)
         shadow_totals_add(entries)
@@ -243,7 +258,7 @@ def _person(person_id: int, person: Person | None) -> Principal:
     return Principal(kind=PrincipalKind.PERSON, id=str(person_id), name=name)
 
 
-def _record(entry: UsageEntry) -> UsageRecord:
+def _record(entry: UsageEntry, settle_ms: int | None) -> UsageRecord:
     return UsageRecord(
         request_id=entry.request_id,
         occurred_at=_time(entry),
@@ -258,6 +273,10 @@ def _record(entry: UsageEntry) -> UsageRecord:
         load_ms=entry.load_ms,
         queue_ms=entry.queue_ms,
         first_token_ms=entry.first_token_ms,
+        admit_ms=entry.admit_ms,
+        retry_ms=entry.retry_ms,
+        connect_ms=entry.connect_ms,
+        settle_ms=settle_ms,
         total_ms=entry.total_ms,
         device_ms=entry.device_ms,
         cost_micro=entry.cost_micro,

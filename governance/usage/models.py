@@ -28,9 +28,12 @@ class UsageRecord(models.Model):
     milliseconds, money in micro-units of the currency. `occurred_at` determines the day and month
     of the charge. `units` is the amount in `unit`: the sum of tokens, or `metered` for other units.
 
-    `total_ms` has parts: `load_ms` waiting for a deployment that was scaled to zero, `queue_ms`
-    waiting for a place in the engine, and the computing. `first_token_ms` is the time until the
-    first piece of a streamed answer; null for other answers.
+    `total_ms` has parts: `admit_ms` until the request was sent to workers, `load_ms` waiting for a
+    deployment that was scaled to zero, `retry_ms` on targets that failed before another one
+    answered, `queue_ms` waiting for a place in the engine, `connect_ms` connecting to a provider,
+    and the computing. `settle_ms` follows `total_ms`: the time until the settlement was accepted.
+    Phases that did not occur or are unknown are null. `first_token_ms` is the time until the first
+    piece of a streamed answer; null for other answers.
     """
 
     request_id = models.CharField(max_length=REQUEST_ID_MAX)
@@ -47,6 +50,11 @@ class UsageRecord(models.Model):
     load_ms = models.IntegerField(default=0, db_default=0)
     queue_ms = models.PositiveIntegerField(default=0)
     first_token_ms = models.IntegerField(null=True)
+    # Columns that are null do not count in `assay_record_digest`, because older records lack them.
+    admit_ms = models.IntegerField(null=True)
+    retry_ms = models.IntegerField(null=True)
+    connect_ms = models.IntegerField(null=True)
+    settle_ms = models.IntegerField(null=True)
     total_ms = models.PositiveIntegerField(default=0)
     device_ms = models.PositiveBigIntegerField(default=0, db_default=0)
     cost_micro = models.PositiveBigIntegerField(default=0, db_default=0)

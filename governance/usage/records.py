@@ -22,6 +22,9 @@ JOBS = "jobs/"
 # Endpoint of copies of requests that a shadow answers.
 SHADOW = f"{JOBS}shadow"
 MEASURE_MAX = 20
+# End of the ID of an attempt that failed before another target answered, and the number of targets
+# that one request tries at most.
+FAILED, ATTEMPTS_MAX = ".failed", 10
 
 # Limits of one entry, far above what the gateway admits: a second defense after the MAC. A request
 # takes at most an hour of device time and 10,000 units of the currency, a job ten years.
@@ -65,6 +68,8 @@ class UsageEntry:
     `part_of` is the parent request, such as for the embedding of a question, or for an attempt that
     failed before another target answered. `route` is the target of a deployment with several: its
     role, its ID, and earlier attempts. `compared` is the copied request of a shadow's entry.
+    `began_ms` is the time when the request arrived, by the clock of Redis in milliseconds since the
+    epoch; 0 if unknown.
     """
 
     request_id: str
@@ -105,6 +110,10 @@ class UsageEntry:
     part_of: str = ""
     route: dict[str, Any] = field(default_factory=dict)
     compared: Compared | None = None
+    admit_ms: int | None = None
+    retry_ms: int | None = None
+    connect_ms: int | None = None
+    began_ms: int = 0
 
     def __post_init__(self) -> None:
         if self.unit == Unit.TOKENS:

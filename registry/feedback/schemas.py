@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from governance.bounds import NAME_MAX
+from governance.bounds import NAME_MAX, REQUEST_ID_MAX
 from governance.schemas import Filter, Id, Line, Schema, Verbatim
 from registry.feedback.models import FeedbackState
 from registry.feedback.services import REASON_MAX, TEXT_MAX
@@ -19,6 +19,7 @@ class FeedbackFilter(Filter):
 
     state: FeedbackState | None = None
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
+    request_id: Line | None = Field(default=None, max_length=REQUEST_ID_MAX)
 
 
 class FeedbackReview(Schema):

@@ -28,6 +28,7 @@ MEMBERS = (
     "requests_per_minute_of",
     "obligations",
     "shadow_only",
+    "reviewers_read_content",
 )
 
 
@@ -37,7 +38,8 @@ class Conditions:
 
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
     for each department by its slug. `obligations` are for people to keep. With `shadow_only`, it
-    gets copies of requests, and its answers reach no client.
+    gets copies of requests, and its answers reach no client. With `reviewers_read_content`,
+    reviewers may read logged content of the department's requests (`logged_requests.py`).
     """
 
     departments: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Conditions:
     requests_per_minute_of: Mapping[str, int] = field(default_factory=dict)
     obligations: tuple[str, ...] = ()
     shadow_only: bool = False
+    reviewers_read_content: bool = False
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Conditions:
@@ -57,6 +60,7 @@ class Conditions:
             requests_per_minute_of=dict(stored.get("requests_per_minute_of", {})),
             obligations=tuple(stored.get("obligations", ())),
             shadow_only=stored.get("shadow_only") is True,
+            reviewers_read_content=stored.get("reviewers_read_content") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +72,7 @@ class Conditions:
             "requests_per_minute_of": dict(sorted(self.requests_per_minute_of.items())),
             "obligations": list(self.obligations),
             "shadow_only": self.shadow_only,
+            "reviewers_read_content": self.reviewers_read_content,
         }
         return {name: value for name, value in whole.items() if value}
 
@@ -88,6 +93,8 @@ class Conditions:
             f"at most {rate_words(rate)} of department {slug}"
             for slug, rate in sorted(self.requests_per_minute_of.items())
         ]
+        if self.reviewers_read_content:
+            phrases.append("compliance reviewers may read logged prompts and answers")
         return [*phrases, *self.obligations]
 
 
@@ -124,6 +131,9 @@ def conditions_checked(conditions: Mapping[str, Any], release: Release) -> Condi
         ),
         obligations=_obligations(conditions.get("obligations")),
         shadow_only=_flag(conditions.get("shadow_only"), "shadow_only"),
+        reviewers_read_content=_flag(
+            conditions.get("reviewers_read_content"), "reviewers_read_content"
+        ),
     )
 
 
@@ -264,6 +274,8 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         requests_per_minute_of=rates,
         obligations=tuple(dict.fromkeys((*one.obligations, *other.obligations))),
         shadow_only=one.shadow_only or other.shadow_only,
+        # It binds the department, so one approver who sets it suffices.
+        reviewers_read_content=one.reviewers_read_content or other.reviewers_read_content,
     )
 
 

@@ -66,7 +66,9 @@ class Renewal(Schema):
 
 class ApprovalConditions(Schema):
     """Conditions of an approval: departments, end, request rate, and obligations. With
-    `shadow_only`, the release gets copies of requests, and its answers reach no client."""
+    `shadow_only`, the release gets copies of requests, and its answers reach no client. With
+    `reviewers_read_content`, reviewers for compliance may read logged content of its
+    department's requests."""
 
     departments: Departments | None = None
     until: Moment | None = None
@@ -76,6 +78,7 @@ class ApprovalConditions(Schema):
         default=None, max_length=OBLIGATIONS_MAX
     )
     shadow_only: bool | None = None
+    reviewers_read_content: bool | None = None
 
 
 class ReleaseDecision(Schema):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from django.db.models import Q
+
 from governance.errors import InvalidInput, WrongState
 from registry.catalog.declaration import GENERATION, Modality, Task
 from registry.catalog.engines import EngineName, measured_metrics
@@ -46,6 +48,12 @@ def hosted_served(version: ModelVersion) -> HostedDescription | None:
         return HostedDescription.read(hosted.parameters)
     except InvalidInput:
         return None
+
+
+def is_hosted(digest: str) -> bool:
+    """Return whether a provider answers for the version with this digest."""
+    kinds = Q(kind=VersionKind.HOSTED) | Q(base__kind=VersionKind.HOSTED)
+    return ModelVersion.objects.filter(kinds, digest=digest).exists()
 
 
 def check_description(description: HostedDescription, manifest: Manifest) -> None:

@@ -232,6 +232,12 @@ def attacked_company() -> Company:
         input={"messages": [{"role": "user", "content": SECRET}]}, correction=SECRET,
         sender="app", answered_at=timezone.now(),
     )  # fmt: skip
+    # The request that addresses name: the newest of engineering.
+    UsageRecord(
+        request_id=f"req_{8:032x}", occurred_at=timezone.now(), department="engineering",
+        key_public_id=company.key.public_id, deployment="docstring-writer", outcome="ok",
+        release=company.waiting.pk, endpoint="/v1/chat/completions",
+    ).save()  # fmt: skip
     add_emergencies(company)
     add_knowledge(company)
     add_rows(company)

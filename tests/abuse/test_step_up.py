@@ -55,6 +55,7 @@ BINDING: Mapping[str, str] = {
     "prices_post": ADMIN,
     "recovery_approve_post": ADMIN,
     "quotas_post": ADMIN,
+    "release_request_content_post": "a lead of engineering",
     "request_content_post": "a lead of engineering",
     "request_feedback_post": "a lead of engineering",
     "request_log_erase_post": ADMIN,

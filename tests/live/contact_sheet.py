@@ -21,6 +21,7 @@ from tests.live.portal_screens import (
     WIDTHS,
     Screen,
     add_classifier,
+    add_hosted,
     crowd,
     crowded_screens,
     empty_screens,
@@ -123,6 +124,7 @@ def test_screens(
     with transaction.atomic():
         company = tell_story()
         add_classifier(company)
+        add_hosted(company)
     seal_once()
     camera = Camera(browser, live_server.url, company)
     sheet.writelines(sections(camera, "usual", screens_of(company)))

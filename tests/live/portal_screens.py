@@ -8,10 +8,16 @@ from typing import NamedTuple
 from django.utils import timezone
 
 from governance.people.models import Department, Person, RoleAssignment
+from governance.request_log.models import LogMode
+from governance.request_log.schemas import RequestLogSettings
+from governance.request_log.services import request_log_set
+from governance.request_log.writing import Entry, entries_write
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.versions.models import ModelVersion
+from tests.proofs import proven
 from tests.unit.assay.portal_data import Company, evaluate, manifest, sha
+from tests.unit.registry.hosted_world import hosted_version
 from workers.deployments.models import Replica
 from workers.jobs.models import Job
 
@@ -75,6 +81,38 @@ def add_classifier(company: Company) -> None:
     company.things["classifier"] = version
 
 
+def add_hosted(company: Company) -> None:
+    """Add a hosted version, and a request that it answered after another target had failed."""
+    company.things["hosted"] = hosted_version(company.writer, company.enzo)
+    now = timezone.now()
+    shared = {
+        "occurred_at": now - timedelta(hours=1), "department": "engineering", "admit_ms": 12,
+        "key_public_id": "k7f3a9q2", "deployment": "docstring-writer", "settle_ms": 3,
+        "endpoint": "/v1/chat/completions", "streamed": True, "policy_version": 4,
+    }  # fmt: skip
+    UsageRecord(
+        **shared, request_id="req_hosted.failed", release=company.live.pk, outcome="failed",
+        version_digest=company.first.digest, total_ms=340,
+    ).save()  # fmt: skip
+    record = UsageRecord(
+        **shared, request_id="req_hosted", release=company.waiting.pk, outcome="ok", retry_ms=331,
+        version_digest=company.hosted.digest, queue_ms=9, connect_ms=84, first_token_ms=790,
+        total_ms=2_410, prompt_tokens=512, completion_tokens=140, cost_micro=4_830,
+    )  # fmt: skip
+    record.save()
+    department = company.departments["engineering"]
+    log = RequestLogSettings(mode=LogMode.FULL, datasets=True)
+    request_log_set(actor=proven(company.enzo), department=department, log=log)
+    prompt = {"messages": [{"role": "user", "content": "Write a docstring for `def add(a, b)`."}]}
+    choice = {"index": 0, "text": "Return the sum of `a` and `b`.", "tool_calls": []}
+    content = {
+        "prompt": {"inputs": prompt, "options": {"max_tokens": 200}},
+        "answer": {"outcome": "ok", "choices": [choice], "finish_reason": "stop"},
+    }
+    at = record.occurred_at.timestamp()
+    entries_write([Entry("engineering", record.request_id, at, content, user="ide-7")], {})
+
+
 def crowd(company: Company) -> None:
     """Add ten thousand jobs and as many requests."""
     now, engineering = timezone.now(), company.departments["engineering"]
@@ -113,6 +151,7 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "compare versions", f"/models/{model}/compare"),
         (enzo, "version", f"/versions/{version}"),
         (company.clara, "classifier", f"/versions/{company.classifier.pk}"),
+        (enzo, "hosted version", f"/versions/{company.hosted.pk}"),
         (enzo, "readiness", f"/versions/{version}/readiness"),
         (enzo, "request release", f"/versions/{version}/release"),
         (enzo, "evaluate", f"/versions/{version}/evaluate"),
@@ -150,10 +189,12 @@ def screens_of(company: Company) -> list[Screen]:
         (enzo, "keys", "/keys"),
         (enzo, "key", f"/keys/{company.key.pk}"),
         (enzo, "credentials", "/credentials"),
+        (enzo, "new credential", "/credentials/new"),
         (enzo, "credential", f"/credentials/{company.credential.pk}"),
         (enzo, "usage", "/usage"),
         (enzo, "requests", "/requests"),
-        (enzo, "request", "/requests/req_1"),
+        (enzo, "request", "/requests/req_hosted"),
+        (enzo, "export requests", "/requests/export"),
         (enzo, "request log", "/departments/engineering/request-log"),
         (ada, "budgets", "/budgets"),
         (ada, "policy", "/policy"),

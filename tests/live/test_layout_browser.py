@@ -11,7 +11,14 @@ from django.db import transaction
 from governance.audit.sealer import seal_once
 from tests.live.browser import CHROMIUM, Browser
 from tests.live.camera import Camera
-from tests.live.portal_screens import WIDTHS, Screen, add_classifier, lengthen, screens_of
+from tests.live.portal_screens import (
+    WIDTHS,
+    Screen,
+    add_classifier,
+    add_hosted,
+    lengthen,
+    screens_of,
+)
 from tests.unit.assay.portal_data import tell_story
 
 pytestmark = [
@@ -43,6 +50,7 @@ def camera(live_server: Any, policy: object, redis: object) -> Iterator[Camera]:
     with transaction.atomic():
         company = tell_story()
         add_classifier(company)
+        add_hosted(company)
         lengthen(company)
     seal_once()
     browser = Browser("--hide-scrollbars")

@@ -79,6 +79,7 @@ urlpatterns = [
     *keys.routes.urls,
     *credentials.routes.urls,
     path("requests", request_log.RequestsView.as_view()),
+    path("releases/<id:release_id>/requests", request_log.ReleaseRequestsView.as_view()),
     path("requests/export", request_log.RequestsExportView.as_view()),
     *request_log.routes.urls,
     path("quotas", quotas.QuotasView.as_view()),

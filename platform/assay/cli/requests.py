@@ -14,10 +14,27 @@ from assay.cli.output import Answer, console, facts, json_option, listing, print
 app = typer.Typer(no_args_is_help=True)
 Department = Annotated[str | None, typer.Option(help="Short name of the department.")]
 Deployment = Annotated[str | None, typer.Option(help="Name of the deployment.")]
-Outcome = Annotated[str | None, typer.Option(help="ok, failed or canceled.")]
+Key = Annotated[str | None, typer.Option(help="Public ID of the API key.")]
 User = Annotated[str | None, typer.Option(help="ID of the end user, as applications send it.")]
-Since = Annotated[str | None, typer.Option(help="Earliest time, such as 2026-05-01T14:30:00Z.")]
+Outcome = Annotated[str | None, typer.Option(help="ok, failed or canceled.")]
 SlowerMs = Annotated[int | None, typer.Option("--slower-ms", help="Minimum time in milliseconds.")]
+FasterMs = Annotated[int | None, typer.Option("--faster-ms", help="Only times below, in ms.")]
+CostFrom = Annotated[
+    int | None, typer.Option("--cost-from", help="Minimum cost in millionths of the currency.")
+]
+Fallback = Annotated[
+    bool | None,
+    typer.Option("--fallback/--no-fallback", help="With or without a failed earlier target."),
+]
+Streamed = Annotated[
+    bool | None, typer.Option("--streamed/--whole", help="Answered as a stream or in one piece.")
+]
+Since = Annotated[str | None, typer.Option(help="Earliest time, such as 2026-05-01T14:30:00Z.")]
+Until = Annotated[str | None, typer.Option(help="Time before which requests arrived.")]
+Release = Annotated[
+    int | None,
+    typer.Option(help="Release whose approvers let you read its requests, as a reviewer."),
+]
 
 
 @app.command("list")
@@ -25,25 +42,38 @@ SlowerMs = Annotated[int | None, typer.Option("--slower-ms", help="Minimum time 
 def list_requests(
     department: Department = None,
     deployment: Deployment = None,
-    outcome: Outcome = None,
-    key: Annotated[str | None, typer.Option(help="Public ID of the API key.")] = None,
+    key: Key = None,
     user: User = None,
+    outcome: Outcome = None,
     slower_ms: SlowerMs = None,
+    faster_ms: FasterMs = None,
+    cost_from: CostFrom = None,
+    fallback: Fallback = None,
+    streamed: Streamed = None,
     since: Since = None,
+    until: Until = None,
+    release: Release = None,
     limit: Limit = 25,
 ) -> Answer:
-    """List requests, the newest first."""
-    rows = Client.signed_in().all(
-        "requests",
-        limit=limit,
-        department=department,
-        deployment=deployment,
-        outcome=outcome,
-        key=key,
-        user=user,
-        slower_ms=slower_ms,
-        since=since,
-    )
+    """List requests, the newest first. With --release, the other filters do not apply."""
+    filters = {
+        "department": department,
+        "deployment": deployment,
+        "key": key,
+        "user": user,
+        "outcome": outcome,
+        "slower_ms": slower_ms,
+        "faster_ms": faster_ms,
+        "cost_from": cost_from,
+        "fallback": fallback,
+        "streamed": streamed,
+        "since": since,
+        "until": until,
+    }
+    if release is None:
+        rows = Client.signed_in().all("requests", limit=limit, **filters)
+    else:
+        rows = Client.signed_in().all(f"releases/{release}/requests", limit=limit)
     return listing(
         rows,
         {
@@ -67,13 +97,15 @@ def show(
     reason: Annotated[
         str, typer.Option(help="Also show prompt and answer; the audit log records this reason.")
     ] = "",
+    release: Release = None,
 ) -> Answer:
     """Show a request, with its prompt and answer if you give a reason."""
     client = Client.signed_in()
     if not reason:
         record = client.get(f"requests/{request_id}")
         return Answer(record, lambda: _show(record))
-    read = client.post(f"requests/{request_id}/content", reason=reason)
+    path = f"requests/{request_id}/content"
+    read = client.post(path if release is None else f"releases/{release}/{path}", reason=reason)
 
     def print_answer() -> None:
         _show(read["request"])
@@ -89,21 +121,52 @@ def _show(record: dict[str, Any]) -> None:
 
 @app.command()
 @json_option
+def feedback(
+    request_id: Annotated[str, typer.Argument(help="ID of the request: x-request-id.")],
+    reason: Reason,
+    correction: Annotated[
+        str, typer.Option(help="Correct answer. Without it, the given answer is correct.")
+    ] = "",
+) -> Answer:
+    """Send a logged request as feedback. Another person reviews it before it becomes a row."""
+    body = present(reason=reason, correction=correction or None)
+    sent = Client.signed_in().post(f"requests/{request_id}/feedback", **body)
+    return sentence(sent, f"Feedback {sent['id']} waits for review.")
+
+
+@app.command()
+@json_option
 def export(
     department: Annotated[str, typer.Argument(help="Short name of the department.")],
     file: Annotated[Path, typer.Argument(help="File to write, in JSON Lines.")],
     reason: Reason,
     content: Annotated[bool, typer.Option("--content", help="With prompts and answers.")] = False,
     deployment: Deployment = None,
-    outcome: Outcome = None,
+    key: Key = None,
     user: User = None,
+    outcome: Outcome = None,
     slower_ms: SlowerMs = None,
+    faster_ms: FasterMs = None,
+    cost_from: CostFrom = None,
+    fallback: Fallback = None,
+    streamed: Streamed = None,
     since: Since = None,
+    until: Until = None,
     limit: Limit = 1_000,
 ) -> Answer:
     """Export requests of a department to a file, newest first. The audit log records the reason."""
     filters = present(
-        deployment=deployment, outcome=outcome, user=user, slower_ms=slower_ms, since=since
+        deployment=deployment,
+        key=key,
+        user=user,
+        outcome=outcome,
+        slower_ms=slower_ms,
+        faster_ms=faster_ms,
+        cost_from=cost_from,
+        fallback=fallback,
+        streamed=streamed,
+        since=since,
+        until=until,
     )
     body = {
         "department": department,

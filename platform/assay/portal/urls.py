@@ -278,6 +278,13 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("credentials/<int:id>/revoke", credentials.CredentialRevoke, "credential_revoke"),
     ("usage", usage.Usage, "usage"),
     ("requests", requests.Requests, "requests"),
+    ("releases/<int:id>/requests", requests.ReleaseRequests, "release_requests"),
+    ("releases/<int:id>/requests/<str:request_id>", requests.ReleaseRequest, "release_request"),
+    (
+        "releases/<int:id>/requests/<str:request_id>/content",
+        requests.ReleaseRequestContent,
+        "release_request_content",
+    ),
     ("requests/export", requests.RequestsExport, "requests_export"),
     ("requests/<str:request_id>", requests.RequestPage, "request"),
     ("requests/<str:request_id>/content", requests.RequestContent, "request_content"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from governance.usage.models import UsageRecord
@@ -18,26 +19,71 @@ class WaterfallRow:
     width: str
 
 
-def waterfall(record: UsageRecord) -> list[WaterfallRow]:
-    """Return the phases that took time, in their order. Reading the request, its admission and its
-    settlement take well under a millisecond and are part of the phase around them."""
-    first = record.first_token_ms
-    waited = record.load_ms + record.queue_ms
-    phases = [
-        ("load", "Load, after being idle", record.load_ms),
-        ("queue", "Queue", record.queue_ms),
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """A phase from `begin` to `end`, in milliseconds since the request arrived."""
+
+    name: str
+    title: str
+    begin: int
+    end: int
+
+
+def waterfall(
+    record: UsageRecord, attempts: Sequence[UsageRecord] = (), *, hosted: bool = False
+) -> list[WaterfallRow]:
+    """Return the phases that took time, in their order; `attempts` are the records of targets that
+    failed before. Records of older gateways have no admission, connection and settlement."""
+    phases = [*_before(record, attempts), *_answer(record, hosted=hosted)]
+    end = max((phase.end for phase in phases), default=0) or 1
+    return [
+        WaterfallRow(
+            phase.name,
+            phase.title,
+            phase.end - phase.begin,
+            f"{min(99.6, 100 * phase.begin / end):.2f}",
+            f"{max(0.4, 100 * (phase.end - phase.begin) / end):.2f}",
+        )
+        for phase in phases
+        if phase.end > phase.begin
     ]
+
+
+def _before(record: UsageRecord, attempts: Sequence[UsageRecord]) -> list[_Phase]:
+    """Return the phases until the target that answered got the request."""
+    admitted = record.admit_ms or 0
+    sent = admitted + record.load_ms
+    phases = [
+        _Phase("admission", "Admission", 0, admitted),
+        _Phase("load", "Load, after being idle", admitted, sent),
+    ]
+    for number, attempt in enumerate(attempts, start=1):
+        begin = sent + (attempt.retry_ms or 0)
+        title = f"Attempt {number}, release {attempt.release}, {attempt.outcome}"
+        phases.append(_Phase("attempt", title, begin, attempt.total_ms))
+    if record.retry_ms and not attempts:
+        # A target that took no request has no record.
+        end = sent + record.retry_ms
+        phases.append(_Phase("attempt", "Targets that took no request", sent, end))
+    return phases
+
+
+def _answer(record: UsageRecord, *, hosted: bool) -> list[_Phase]:
+    """Return the phases of the target that answered, and the settlement."""
+    begin = (record.admit_ms or 0) + record.load_ms + (record.retry_ms or 0)
+    total, first = record.total_ms, record.first_token_ms
+    parts = [("queue", "Queue", begin + record.queue_ms)]
+    connected = parts[-1][2] + (record.connect_ms or 0)
+    parts.append(("connect", "Connect to the provider", connected))
     if first is None:
-        phases.append(("compute", "Compute and send", record.total_ms - waited))
+        parts.append(("compute", "Provider" if hosted else "Compute and send", total))
     else:
-        phases.append(("prefill", "Prefill, up to the first token", first - waited))
-        phases.append(("stream", "Stream, after the first token", record.total_ms - first))
-    phases = [(name, title, max(0, took)) for name, title, took in phases]
-    total = sum(took for _, _, took in phases) or 1
-    rows, at = [], 0
-    for name, title, took in phases:
-        if took:
-            x, width = 100 * at / total, 100 * took / total
-            rows.append(WaterfallRow(name, title, took, f"{x:.2f}", f"{max(width, 0.4):.2f}"))
-        at += took
-    return rows
+        name, title = ("provider", "Provider") if hosted else ("prefill", "Prefill")
+        parts.append((name, f"{title}, up to the first token", first))
+        parts.append(("stream", "Stream, after the first token", total))
+    phases = []
+    for name, title, until in parts:
+        end = max(begin, min(until, total))
+        phases.append(_Phase(name, title, begin, end))
+        begin = end
+    return [*phases, _Phase("settle", "Settlement", total, total + (record.settle_ms or 0))]

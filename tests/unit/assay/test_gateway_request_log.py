@@ -206,17 +206,18 @@ def test_content_of_a_forgotten_user_is_gone_and_stays_away(
     stage.deployment()
     log(stage)
     key = stage.key()
-    for user in ("ada", "bob", "ada"):
+    for user in ("zoe", "bob", "zoe"):
         stage.post("/v1/chat/completions", key, json={**CHAT, "safety_identifier": user})
     rows = logged(3)
-    forget = EndUser(user="ada", reason="Requested on 3 May.")
+    forget = EndUser(user="zoe", reason="Requested on 3 May.")
     deleted = request_log_forget_user(
         actor=lead(stage), department=stage.department("engineering"), forget=forget
     )
     assert deleted == 2
     assert list(LoggedRequest.objects.values_list("request_id")) == [(rows[1].request_id,)]
     event = AuditEvent.objects.get(action=Action.REQUEST_LOG_ERASE)
-    assert b"ada" not in bytes(event.canonical).replace(b"metadata", b"")
+    # No digest in hex can contain this name.
+    assert b"zoe" not in bytes(event.canonical)
 
 
 def test_a_logged_answer_is_sent_as_feedback(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,11 +20,18 @@ from django.utils import timezone
 from assay.gateway.run import breakers, fallback, pace
 from assay.gateway.run.breakers import Breakers, RetryBudget
 from assay.gateway.run.pace import Paces
+from assay.portal.waterfall import waterfall
 from governance.people.models import Department
 from governance.quotas.store import read_counts
+from governance.request_log.schemas import RequestFilter
+from governance.request_log.selectors import failed_attempts, requests_page
+from governance.usage.collector import collect_once
+from governance.usage.models import UsageRecord
 from governance.usage.records import UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.responses.models import ResponseRetention
+from tests.people import make_person
+from tests.proofs import proven
 from tests.unit.assay.gateway_support import Behavior, Reply, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_media import picture
 from tests.waiting import wait_until
@@ -441,6 +449,39 @@ def test_late_replies_of_a_failed_attempt_are_dropped(stage: Stage) -> None:
     target(stage, primary, "fallback", saying("own"))
     token = stage.key()
     assert {text_of(stage.post(CHAT, token, json=GOOD)) for _ in range(4)} == {"own"}
+
+
+def test_the_ledger_has_the_times_of_a_request_and_of_its_failed_attempts(stage: Stage) -> None:
+    def fail_late(request: InferenceRequest, reply: Reply) -> None:
+        time.sleep(0.05)
+        reply(Failed("engine_failed", "No.", 500))
+
+    primary = stage.deployment(behavior=fail_late)
+    target(stage, primary, "fallback", say_hello)
+    answer = stage.post(CHAT, stage.key(), json=GOOD)
+    stage.entries(2)
+    collect_once(stage.redis, consumer="tests")
+    record = UsageRecord.objects.get(request_id=answer.headers["x-request-id"])
+    (attempt,) = failed_attempts(record)
+    assert (attempt.release, attempt.outcome, attempt.retry_ms) == (
+        primary.release_id,
+        "failed",
+        None,
+    )
+    for row in (record, attempt):
+        assert row.admit_ms is not None
+        assert row.settle_ms is not None
+        assert row.settle_ms < 1_000
+    assert record.retry_ms is not None
+    assert 50 <= record.retry_ms <= record.total_ms
+    rows = {row.name: row for row in waterfall(record, [attempt])}
+    assert rows["attempt"].title == f"Attempt 1, release {primary.release_id}, failed"
+    assert rows["attempt"].milliseconds >= 50
+    department, page = attempt.department, RequestFilter(fallback=True)
+    lead = proven(make_person("Lead", f"lead@{department}"))
+    assert [row.pk for row in requests_page(lead, page).rows] == [record.pk]
+    others = requests_page(lead, RequestFilter(fallback=False)).rows
+    assert record.pk not in [row.pk for row in others]
 
 
 def test_no_fallback_begins_shortly_before_the_deadline(

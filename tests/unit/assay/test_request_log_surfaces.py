@@ -49,9 +49,12 @@ from governance.request_log.services import (
 )
 from governance.request_log.writing import Entry, entries_write
 from governance.usage.models import UsageRecord
+from registry.releases.logged_requests import release_request_content_read
+from registry.releases.models import Release
 from tests.people import find_or_make, make_person
 from tests.proofs import proven, signed_in
 from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.workers.releases import adapter, release
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("policy")]
 SECRET = "my diagnosis"
@@ -456,6 +459,7 @@ def test_rare_matches_are_searched_in_bounded_steps(
     rare = recorded("rare", minutes=10, outcome="failed")
     entries_write([entry(record) for record in (*records, rare)], {})
     monkeypatch.setattr(selectors, "SEARCHED", 4)
+    monkeypatch.setattr(selectors, "SEARCH_S", 0.0)
     monkeypatch.setattr(selectors, "USER_SEARCHED", 4)
     for query in (RequestFilter(outcome="failed"), RequestFilter(user="patient-7")):
         seen, before, pages = [], "", 0
@@ -564,10 +568,22 @@ def test_pages_of_the_portal(lead: Person, person: Callable[..., Person]) -> Non
     assert client.get("/requests/req_none").status_code == 404
     assert client.get("/departments/clinical/request-log").status_code == 200
     assert client.get("/requests/export").status_code == 200
-    exported = client.post(
-        "/requests/export", {"department": "clinical", "limit": 2, "reason": "Report."}
-    )
+    form = client.get("/requests", {"outcome": "failed"}).content.decode()
+    assert "/requests/export?outcome=failed" in form
+    form = client.get("/requests/export", {"outcome": "failed"}).content.decode()
+    assert '<option value="failed" selected>' in form
+    export = {"department": "clinical", "limit": 2, "reason": "Report."}
+    exported = client.post("/requests/export", export)
     assert len(b"".join(exported.streaming_content).splitlines()) == 2
+    recorded("old", minutes=60 * 30, outcome="failed")
+    for filters, count in (
+        ({"outcome": "failed"}, 1),
+        ({"outcome": "failed", "within": "day"}, 0),
+        ({"streamed": "true"}, 0),
+        ({"user": "patient-7"}, 1),
+    ):
+        exported = client.post("/requests/export", {**export, **filters})
+        assert len(b"".join(exported.streaming_content).splitlines()) == count, filters
     stranger = signed_in(Client(), person("Fay", "lead@finance"))
     assert stranger.get("/requests/req_r0").status_code == 404
     assert "req_r0" not in stranger.get("/requests").content.decode()
@@ -588,3 +604,107 @@ def test_forms_of_a_departments_log(lead: Person) -> None:
     assert client.post(f"{path}/erase", {"erase-reason": "End of trial."}).status_code == 302
     assert RequestLogKey.objects.filter(erased_at__isnull=False).count() == 2
     assert timezone.now() > policy.updated_at
+
+
+def under(opened: Release, name: str, **changes: Any) -> UsageRecord:
+    """A record of a request under a release, whose content is logged."""
+    values = {"deployment": opened.deployment_name, "release": opened.pk, **changes}
+    record = recorded(name, **values)
+    entries_write([entry(record)], {})
+    return record
+
+
+@pytest.fixture
+def opened(lead: Person) -> Release:
+    """A release whose approvers let reviewers for compliance read content."""
+    log(lead)
+    return release(adapter(), hours=24, conditions={"reviewers_read_content": True})
+
+
+def test_reviewers_read_content_where_the_releases_condition_says_so(
+    opened: Release, lead: Person
+) -> None:
+    opened.approved_at = NOW - timedelta(hours=1)
+    Release.objects.filter(pk=opened.pk).update(approved_at=opened.approved_at)
+    under(opened, "a")
+    under(opened, "theirs", slug="finance")
+    elsewhere = recorded("other", deployment="docs", release=opened.pk + 1)
+    entries_write([entry(elsewhere)], {})
+    reviewer = Api(make_person("Carla", "reviewer:compliance"))
+    path = f"releases/{opened.pk}/requests"
+    assert [row["request_id"] for row in reviewer.get(path).body["results"]] == ["req_a"]
+    body = reviewer.post(f"{path}/req_a/content", {"reason": "Yearly check."}).body
+    assert body["prompt"] == CONTENT["prompt"]
+    event = AuditEvent.objects.get(action="request_log:read_content", outcome="allowed")
+    assert (event.subject_id, event.reason) == ("req_a", "Yearly check.")
+    assert json.loads(bytes(event.canonical))["data"]["release"] == opened.pk
+    for name in ("req_theirs", "req_other", "req_none", "\0"):
+        answer = reviewer.post(f"{path}/{name}/content", {"reason": "Yearly check."})
+        assert answer.status_code in (400, 404), name
+    # The condition opens no other way to the requests.
+    assert reviewer.get("requests").body["results"] == []
+    problem_of(reviewer.post("requests/req_a/content", {"reason": "Yearly check."}), 404)
+    log(lead, mode=LogMode.OFF)
+    assert reviewer.get(path).body["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("role", "conditions"),
+    [
+        ("reviewer:compliance", {}),
+        ("reviewer:compliance", {"obligations": ["Read every tenth answer."]}),
+        ("reviewer:privacy", {"reviewers_read_content": True}),
+        ("admin", {"reviewers_read_content": True}),
+        ("auditor", {"reviewers_read_content": True}),
+        ("lead@finance", {"reviewers_read_content": True}),
+    ],
+)
+def test_no_other_reader_and_no_other_condition_opens_content(
+    lead: Person, role: str, conditions: dict[str, Any]
+) -> None:
+    log(lead)
+    closed = release(adapter(), conditions=conditions)
+    under(closed, "a")
+    api = Api(make_person("Somebody", role))
+    path = f"releases/{closed.pk}/requests"
+    assert api.get(path).status_code in (403, 404)
+    answer = api.post(f"{path}/req_a/content", {"reason": "Curious."})
+    assert answer.status_code in (403, 404)
+    assert SECRET not in str(answer.body)
+    assert not AuditEvent.objects.filter(
+        action="request_log:read_content", outcome="allowed"
+    ).exists()
+
+
+def test_a_reviewers_reading_takes_a_second_factor_whatever_the_department_requires(
+    opened: Release, lead: Person
+) -> None:
+    log(lead, second_factor=False)
+    under(opened, "a")
+    stale = principal_for_person(make_person("Carla", "reviewer:compliance"))
+    values = {"release_id": opened.pk, "request_id": "req_a", "reason": "Yearly check."}
+    with pytest.raises(NotPermitted) as refusal:
+        release_request_content_read(actor=stale, **values)
+    assert refusal.value.code == "step_up_required"
+
+
+def test_pages_of_a_releases_requests(opened: Release) -> None:
+    Release.objects.filter(pk=opened.pk).update(approved_at=NOW - timedelta(hours=1))
+    under(opened, "a")
+    client = signed_in(Client(), make_person("Carla", "reviewer:compliance"))
+    path = f"/releases/{opened.pk}"
+    page = client.get(path).content.decode()
+    assert f"{path}/requests" in page
+    assert "compliance reviewers may read logged prompts and answers" in page
+    for listed in (client.get(f"{path}/requests"), client.get(f"{path}/requests?before=x")):
+        assert f"{path}/requests/req_a" in listed.content.decode()
+    page = client.get(f"{path}/requests/req_a").content.decode()
+    assert SECRET not in page
+    shown = client.post(f"{path}/requests/req_a/content", {"reason": "Yearly check."})
+    assert SECRET in shown.content.decode()
+    assert "Open in playground" not in shown.content.decode()
+    assert shown.headers["Cache-Control"] == "no-store"
+    assert client.post(f"{path}/requests/req_a/content", {"reason": ""}).status_code == 400
+    stranger = signed_in(Client(), make_person("Pia", "reviewer:privacy"))
+    assert f"{path}/requests" not in stranger.get(path).content.decode()
+    assert stranger.get(f"{path}/requests/req_a").status_code in (403, 404)

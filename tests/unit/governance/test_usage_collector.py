@@ -70,6 +70,35 @@ def test_nothing_to_collect_is_no_error(redis):
     assert collect(redis) == 0
 
 
+def test_the_settlement_took_the_time_until_redis_accepted_it(redis):
+    seconds, _ = redis.time()
+    for name, began_ms in (("timed", seconds * 1000 - 5_000), ("unknown", 0)):
+        send(redis, replace(ENTRY, request_id=name, total_ms=2_000, began_ms=began_ms, admit_ms=3))
+    collect(redis)
+    times = dict(UsageRecord.objects.values_list("request_id", "settle_ms"))
+    assert times["unknown"] is None
+    assert 3_000 <= times["timed"] < 5_000
+    assert set(UsageRecord.objects.values_list("admit_ms", "retry_ms")) == {(3, None)}
+
+
+def test_times_that_came_later_do_not_change_the_digests_of_earlier_records(redis):
+    send(redis, ENTRY)
+    collect(redis)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT assay_record_digest(u), encode(sha256(convert_to((to_jsonb(u) - 'admit_ms'"
+            " - 'retry_ms' - 'connect_ms' - 'settle_ms')::text, 'UTF8')), 'hex')"
+            " FROM governance_usagerecord u"
+        )
+        digest, earlier = cursor.fetchone()
+        assert digest == earlier
+        cursor.execute(
+            "SELECT assay_record_digest(a) = assay_record_digest(b) FROM"
+            " (SELECT 1 AS id, 5 AS admit_ms) AS a, (SELECT 1 AS id, 6 AS admit_ms) AS b"
+        )
+        assert cursor.fetchone() == (False,)
+
+
 def test_a_request_that_ran_is_a_usage_record_and_an_audit_event(redis):
     send(redis, ENTRY)
     assert collect(redis) == 1

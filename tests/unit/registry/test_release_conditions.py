@@ -17,7 +17,8 @@ from governance.people.models import Department, Person
 from governance.policy.services import policy_bootstrap
 from governance.reviews.models import Decision
 from governance.reviews.policies.shipping import review_policies_bootstrap
-from registry.releases.conditions import Conditions, requested_conditions
+from registry.releases.conditions import Conditions, conditions_checked, requested_conditions
+from registry.releases.logged_requests import REVIEWERS, content_readers
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.services import release_answer, release_servable, releases_expire_due
@@ -80,6 +81,22 @@ def test_the_strictest_of_every_approval_holds(
     }
     assert (approved.expires_at, approved.grace_days) == (early, 0)
     release_servable(Release.objects.get(pk=approved.pk))
+
+
+@pytest.mark.django_db
+def test_one_approver_suffices_to_open_content_to_reviewers(
+    office: Office, department: Callable[[str], Department]
+) -> None:
+    release = under_review(office, department)
+    assert content_readers(release) == ""
+    office.decide(release, office.compliance)
+    office.decide(release, office.risk, conditions={"reviewers_read_content": True})
+    release = Release.objects.get()
+    assert release.conditions == {"reviewers_read_content": True}
+    assert content_readers(release) == REVIEWERS
+    release_servable(release)
+    with pytest.raises(InvalidInput, match="is true or false"):
+        conditions_checked({"reviewers_read_content": "yes"}, release)
 
 
 @pytest.mark.django_db

@@ -58,6 +58,7 @@ class _Work:
         self.running = self.canceled = False
         self.began = time.monotonic()
         self.first: float | None = None
+        self.connect_s = 0.0
         self._sink = sink
 
     def cancel(self) -> None:
@@ -96,6 +97,7 @@ class _Work:
             stop=state.stop if getattr(self.request.options, "name_stop", False) else "",
             prefill_ms=0 if first is None else round((first - self.began) * 1000),
             decode_ms=0 if first is None else round((now - first) * 1000),
+            connect_ms=round(self.connect_s * 1000),
             estimated=estimated,
             answered_as=answered_as,
         )
@@ -274,7 +276,9 @@ class HostedEngine:
                 name, host=self._route.host, deployment_id=self._deployment_id, job_id=self._job_id
             )
         within_s = rules.first_byte_s if call.stream else rules.total_s
-        return await send(self._route, call, work.body, credential, within_s=within_s)
+        answer = await send(self._route, call, work.body, credential, within_s=within_s)
+        work.connect_s = answer.connect_s
+        return answer
 
     async def _read(self, work: _Work, answer: Answer) -> Done:
         """Pass an answer's pieces on; return its last event. Raises ProviderFailed."""

@@ -207,6 +207,18 @@ class UsageAnswer(serializers.Serializer[Any]):
     completion_tokens = serializers.IntegerField()
     unit = serializers.CharField()
     units = serializers.IntegerField()
+    admit_ms = serializers.IntegerField(
+        allow_null=True, help_text="Time until the request was sent to workers, without `load_ms`."
+    )
+    retry_ms = serializers.IntegerField(
+        allow_null=True, help_text="Time on targets that failed before another one answered."
+    )
+    connect_ms = serializers.IntegerField(
+        allow_null=True, help_text="Time to connect to the provider of a hosted model."
+    )
+    settle_ms = serializers.IntegerField(
+        allow_null=True, help_text="Time from `total_ms` until the settlement was accepted."
+    )
     load_ms = serializers.IntegerField(help_text="Wait for a deployment that was scaled to zero.")
     queue_ms = serializers.IntegerField(help_text="Wait for a place in the engine.")
     first_token_ms = serializers.IntegerField(

@@ -32,6 +32,7 @@ from governance.request_log.schemas import (
     RequestLogSettings,
 )
 from governance.request_log.selectors import (
+    RequestPage,
     log_days,
     log_keys,
     policy_of,
@@ -49,6 +50,7 @@ from governance.usage.models import UsageRecord
 from registry.feedback.logged import feedback_from_log
 from registry.feedback.models import Feedback
 from registry.feedback.schemas import LoggedFeedback
+from registry.releases.logged_requests import release_request_content_read, release_requests_page
 
 
 class RequestAnswer(UsageAnswer):
@@ -120,15 +122,45 @@ class RequestsView(Endpoint):
     )
     def get(self, request: Request) -> Response:
         query = self.query_as(RequestFilter)
-        cursor = request.query_params.get("cursor")
-        if cursor == "":
-            raise InvalidInput("The cursor is empty.", fields={"cursor": ["Is empty."]})
-        size = CursorPagination().get_page_size(request)
-        page = requests_page(self.actor, query, before=cursor or "", size=size)
-        address = request.build_absolute_uri()
-        following = replace_query_param(address, "cursor", page.older) if page.older else None
-        rows = self.rendered(list(page.rows), RequestAnswer)
-        return Response({"next": following, "previous": None, "results": rows})
+        before, size = _place(request)
+        return _page(self, request, requests_page(self.actor, query, before=before, size=size))
+
+
+class ReleaseRequestsView(Endpoint):
+    """Requests under a release."""
+
+    @operation(
+        "Requests",
+        "List requests of a release's department under it, newest first",
+        answer=RequestAnswer,
+        paged=True,
+        name="release_requests_get",
+        description=(
+            "For the department, and for reviewers for compliance if the release's conditions have "
+            "`reviewers_read_content`. Pages are as those of `/requests`."
+        ),
+    )
+    def get(self, request: Request, release_id: int) -> Response:
+        before, size = _place(request)
+        page = release_requests_page(
+            actor=self.actor, release_id=release_id, before=before, size=size
+        )
+        return _page(self, request, page)
+
+
+def _place(request: Request) -> tuple[str, int]:
+    """Return the cursor of the requested page and its size."""
+    cursor = request.query_params.get("cursor")
+    if cursor == "":
+        raise InvalidInput("The cursor is empty.", fields={"cursor": ["Is empty."]})
+    return cursor or "", CursorPagination().get_page_size(request)
+
+
+def _page(view: Endpoint, request: Request, page: RequestPage) -> Response:
+    address = request.build_absolute_uri()
+    following = replace_query_param(address, "cursor", page.older) if page.older else None
+    rows = view.rendered(list(page.rows), RequestAnswer)
+    return Response({"next": following, "previous": None, "results": rows})
 
 
 @routes.get("requests/<str:request_id>", "Get a request", name="request_get")
@@ -145,6 +177,23 @@ def show(actor: Principal, request_id: str) -> UsageRecord:
 def content(actor: Principal, request_id: str, body: ContentReason) -> dict[str, Any]:
     """The reason is recorded in the audit log. The department may require a fresh second factor."""
     record, read = request_content_read(actor=actor, request_id=request_id, reason=body.reason)
+    return {"request": record, **read}
+
+
+@routes.post(
+    "releases/<id:release_id>/requests/<str:request_id>/content",
+    "Read the prompt and the answer of a request under a release",
+    answer=RequestContentAnswer,
+    name="release_request_content_post",
+)
+def release_content(
+    actor: Principal, release_id: int, request_id: str, body: ContentReason
+) -> dict[str, Any]:
+    """For reviewers for compliance, if the release's conditions have `reviewers_read_content`. The
+    reason is recorded in the audit log. It takes a fresh second factor."""
+    record, read = release_request_content_read(
+        actor=actor, release_id=release_id, request_id=request_id, reason=body.reason
+    )
     return {"request": record, **read}
 
 

@@ -43,8 +43,10 @@ class Call:
     `knowledge_base` that the model received, `searched` the decision that permitted the search.
     `part_of` is the request or batch that this request belongs to. `settled` is the ledger's entry
     once a reserved request is settled; `computed` are units that count on quotas although the
-    request failed. `load_ms` is the wait for a deployment that was scaled to zero, `first_token_ms`
-    the time until the first piece of a streamed answer, `gaps` are those between its tokens.
+    request failed. `load_ms` is the wait for a deployment that was scaled to zero, `admit_ms` the
+    other time until the request was sent to workers, `retry_ms` the time on targets that failed
+    before. `began_ms` is the start by the clock of Redis. `first_token_ms` is the time until the
+    first piece of a streamed answer, `gaps` are those between its tokens.
     `status` is the HTTP status of the answer, or of the error that ended it; 499 if the client hung
     up. `done` is the last event of an answer that was charged. `traceparent` names the parent span
     of the worker's spans. `route` says which of several targets answers, and which failed before;
@@ -77,6 +79,9 @@ class Call:
     settled: UsageEntry | None = None
     computed: int = 0
     load_ms: int = 0
+    admit_ms: int | None = None
+    retry_ms: int | None = None
+    began_ms: int = 0
     first_token_ms: int | None = None
     gaps: TokenGaps | None = None
     status: int = 200
@@ -116,6 +121,14 @@ class Call:
     @property
     def elapsed_ms(self) -> int:
         return int((time.perf_counter() - self.started) * 1000)
+
+    def sent(self) -> None:
+        """Note the time at which the request goes to the workers of a target."""
+        took = self.elapsed_ms - self.load_ms
+        if self.admit_ms is None:
+            self.admit_ms = took
+        else:
+            self.retry_ms = took - self.admit_ms
 
     def arrived(self, choice: int, tokens: int) -> None:
         """Note the time of a piece of a streamed answer."""
@@ -160,6 +173,7 @@ class Call:
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         queue_ms: int = 0,
+        connect_ms: int | None = None,
         device_ms: int = 0,
         units: int = 0,
     ) -> UsageEntry:
@@ -188,6 +202,10 @@ class Call:
             load_ms=self.load_ms,
             queue_ms=queue_ms,
             first_token_ms=self.first_token_ms,
+            admit_ms=self.admit_ms,
+            retry_ms=self.retry_ms,
+            connect_ms=connect_ms,
+            began_ms=self.began_ms,
             total_ms=self.elapsed_ms,
             device_ms=device_ms,
             cost_micro=0

@@ -49,11 +49,12 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reservation. `at` is the time that it is charged to, in seconds since the epoch, or None
-    without limits; `headers` are its `x-ratelimit-*` headers; `shadowed` names shadow limits that
-    would have stopped it.
+    """A reservation, made `at_ms` by the clock of Redis. `at` is the time that it is charged to, in
+    seconds since the epoch, or None without limits; `headers` are its `x-ratelimit-*` headers;
+    `shadowed` names shadow limits that would have stopped it.
     """
 
+    at_ms: int
     at: float | None = None
     headers: Headers = field(default_factory=list)
     shadowed: list[str] = field(default_factory=list)
@@ -148,7 +149,7 @@ class Quotas:
         for limit in over:
             SHADOWED.labels(limit.kind).inc()
         at = verdict.at_ms / 1000 if limits else None
-        return Reservation(at, headers, [limit.name for limit in over])
+        return Reservation(verdict.at_ms, at, headers, [limit.name for limit in over])
 
     async def check_room(
         self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queued: Queued

@@ -240,6 +240,7 @@ class Execution:
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
         if self._place is not None and self._place.worker and queued.message:
             self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+        self._call.began_ms = reservation.at_ms - self._call.elapsed_ms
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
@@ -350,6 +351,7 @@ class Execution:
         if again or queued.queue in self._parts.quotas.backlogs:
             # Departments take turns in the shared queue alone.
             return queued
+        self._call.sent()
         self._place = self._parts.affinity.enter(
             deployment, reader.holders, request.scope, self._inputs
         )
@@ -545,6 +547,7 @@ class Execution:
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
             queue_ms=done.queue_ms,
+            connect_ms=done.connect_ms or None,
             device_ms=done.device_ms,
             units=done.units,
         )

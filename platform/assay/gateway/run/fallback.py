@@ -19,14 +19,12 @@ from assay.gateway.run.parts import Parts
 from assay.gateway.run.reply_streams import Cut, Inbox, Signal
 from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
-from governance.usage.records import UsageEntry
+from governance.usage.records import FAILED, UsageEntry
 from registry.catalog.endpoints import Plan
 from workers.wire import Delta, Done, deployment_queue
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
-# End of the ID of an attempt's record in the ledger.
-_FAILED = ".failed"
 
 
 class RoutedExecution(Execution):
@@ -127,7 +125,7 @@ class RoutedExecution(Execution):
             device_ms=used.device_ms,
             units=used.units,
         )
-        return replace(entry, request_id=self._wire_id + _FAILED, part_of=self._call.request_id)
+        return replace(entry, request_id=self._wire_id + FAILED, part_of=self._call.request_id)
 
     async def _move_on(self, error: DomainError, inbox: Inbox) -> bool:
         """Take another target for the request. Return false if there is none, or if the failure,

@@ -73,6 +73,7 @@ def submitted_conditions(post: QueryDict) -> dict[str, Any]:
         "requests_per_minute_of": rates,
         "obligations": [line.strip() for line in lines if line.strip()],
         "shadow_only": f"{PREFIX}shadow_only" in post or None,
+        "reviewers_read_content": f"{PREFIX}reviewers_read_content" in post or None,
     }
     return {name: value for name, value in values.items() if value or value == 0}
 

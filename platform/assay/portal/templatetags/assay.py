@@ -34,7 +34,7 @@ PROOFS = {
 TONES = {
     "ok": (
         "active approved current justified resolved serving ready succeeded trusted satisfied "
-        "allowed passed completed enrolled started made"
+        "allowed passed completed enrolled started made answered"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
@@ -113,10 +113,16 @@ def state_tag(state: object, label: str = "") -> SafeString:
 
 
 @register.simple_tag
+def outcome_tag(outcome: str) -> SafeString:
+    """Return the outcome of a request as a tag."""
+    return state_tag("answered" if outcome == "ok" else outcome)
+
+
+@register.simple_tag
 def digest(value: str, length: int = 12) -> SafeString:
     """Return a shortened digest with a button that copies all of it."""
     if not value:
-        return format_html('<span class="is-muted">none</span>')
+        return SafeString('<span class="is-muted">none</span>')
     return format_html(
         '<span class="digest"><code title="{0}">{1}</code><button type="button" class="copy" '
         'data-copy="{0}" aria-label="Copy the digest {1}">{2}{3}</button></span>',

@@ -34,6 +34,7 @@ from registry.releases.emergency_access.force import serving_end
 from registry.releases.emergency_access.selectors import emergency_accesses_of
 from registry.releases.engines import engines_for
 from registry.releases.equivalence.selectors import release_checks
+from registry.releases.logged_requests import log_resource_of
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import (
     HISTORY_SHOWN,
@@ -271,6 +272,13 @@ class ReleasePage(ActionScreen):
             "may_deploy": serving_end(release) is not None
             and not live
             and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
+            "may_read_requests": may(
+                self.actor,
+                Action.REQUEST_LOG_VIEW,
+                kind="request_log",
+                department=department,
+                attributes=log_resource_of(release).attributes,
+            ),
             "may_pack": may(
                 self.actor, Action.RELEASE_EVIDENCE, kind="release", department=department
             ),

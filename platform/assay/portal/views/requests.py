@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils import timezone
+from django.urls import reverse
 
 from assay.downloads import requests_file
 from assay.portal.access import departments_where, may
 from assay.portal.forms.requests import (
+    FILTERS,
     ContentReasonForm,
     EndUserForm,
     LoggedFeedbackForm,
     RequestExportForm,
     RequestLogForm,
+    since_of,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, posted
 from assay.portal.lists import Field
@@ -26,6 +27,7 @@ from governance.errors import InvalidInput
 from governance.people.models import Department
 from governance.people.selectors import department_get
 from governance.permissions import Action
+from governance.policy.engine import Resource
 from governance.request_log.models import LogMode
 from governance.request_log.schemas import (
     ContentReason,
@@ -35,11 +37,13 @@ from governance.request_log.schemas import (
     RequestLogSettings,
 )
 from governance.request_log.selectors import (
+    failed_attempts,
     log_days,
     log_keys,
     logged_sizes,
     policy_of,
     request_get,
+    request_resource,
     requests_page,
 )
 from governance.request_log.services import (
@@ -50,17 +54,22 @@ from governance.request_log.services import (
     request_log_set,
 )
 from governance.schemas import parsed
+from governance.usage.models import UsageRecord
 from governance.usage.units import Unit
 from registry.feedback.logged import feedback_from_log
 from registry.feedback.schemas import LoggedFeedback
 from registry.feedback.selectors import feedback_visible_to
+from registry.releases.logged_requests import (
+    log_resource_of,
+    release_request_content_read,
+    release_request_get,
+    release_requests_page,
+)
+from registry.releases.selectors import release_get
+from registry.versions.hosted import is_hosted
 
 _LOG = "request_log"
-OUTCOMES = (("ok", "Answered"), ("failed", "Failed"), ("canceled", "Canceled"))
-SPANS = {"hour": ("Last hour", 1), "day": ("Last 24 hours", 24), "week": ("Last 7 days", 168)}
-_SLOWER = (("1000", "1 s or more"), ("5000", "5 s or more"), ("30000", "30 s or more"))
-_COSTS = (("10000", "0.01 or more"), ("100000", "0.10 or more"), ("1000000", "1 or more"))
-_STREAMED = (("true", "Streamed"), ("false", "In one piece"))
+_READERS = ("request_content", "release_request_content")
 
 
 class Requests(Screen):
@@ -71,8 +80,7 @@ class Requests(Screen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         parameters = self.request.GET
         query = RequestFilter.lenient(parameters.dict())
-        if (span := SPANS.get(parameters.get("within", ""))) is not None:
-            since = timezone.now() - timedelta(hours=span[1])
+        if (since := since_of(parameters.get("within", ""))) is not None:
             query = query.model_copy(update={"since": since})
         try:
             page = requests_page(self.actor, query, before=parameters.get("before", ""))
@@ -88,41 +96,54 @@ class Requests(Screen):
             "departments": departments,
             "toolbar": (
                 *([Field("department", "Department", slugs)] if len(slugs) > 1 else ()),
-                Field("deployment", "Deployment"),
-                Field("outcome", "Outcome", OUTCOMES),
-                Field("within", "When", [(name, title) for name, (title, _) in SPANS.items()]),
-                Field("slower_ms", "Time", _SLOWER),
-                Field("cost_from", "Cost", _COSTS),
-                Field("streamed", "Answer", _STREAMED),
-                Field("endpoint", "Endpoint"),
-                Field("key", "Key ID"),
-                Field("user", "User ID"),
+                *(Field(name, label, choices) for name, label, choices in FILTERS),
             ),
         }
 
 
-class RequestPage(ActionScreen):
+class RequestScreen(ActionScreen):
     """One request: its facts and phases. Its content shows only after a reason is entered."""
 
     template_name = "portal/requests/request.html"
 
-    def context(
-        self, *, request_id: str, content: dict[str, Any] | None = None, **kwargs: Any
+    def facts(
+        self, record: UsageRecord, content: dict[str, Any] | None, resource: Resource
     ) -> dict[str, Any]:
-        record = request_get(actor=self.actor, request_id=request_id)
+        """Return what the page shows of a request that the person may see."""
         reads = may(
             self.actor, Action.REQUEST_LOG_READ_CONTENT, kind=_LOG, department=record.department,
-            attributes={"deployment": record.deployment},
+            attributes=resource.attributes,
         )  # fmt: skip
         return {
             "record": record,
             "unit": Unit(record.unit),
             "currency": settings.CURRENCY,
-            "phases": waterfall(record),
+            "phases": waterfall(
+                record, failed_attempts(record), hosted=is_hosted(record.version_digest)
+            ),
             "logged": logged_sizes([record]).get(record.request_id),
             "content": content,
+            "form": ContentReasonForm(posted(self.request, *_READERS)) if reads else None,
+        }
+
+    def shown(self, content: dict[str, Any], **kwargs: Any) -> HttpResponse:
+        """Return the page with content, which no cache keeps."""
+        response = self.page(content=content, **kwargs)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+class RequestPage(RequestScreen):
+    """A request of the person's departments, also as a question and as a row of a dataset."""
+
+    def context(
+        self, *, request_id: str, content: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        record = request_get(actor=self.actor, request_id=request_id)
+        return {
+            **self.facts(record, content, request_resource(record)),
+            "content_url": reverse("portal:request_content", args=[request_id]),
             "question": _question(content),
-            "form": ContentReasonForm(posted(self.request, "request_content")) if reads else None,
             "teach_form": LoggedFeedbackForm(
                 posted(self.request, "request_feedback"),
                 initial={"reason": self.request.POST.get("reason", "")},
@@ -158,9 +179,7 @@ class RequestContent(RequestPage):
         _, content = request_content_read(
             actor=self.actor, request_id=request_id, reason=values.reason
         )
-        response = self.page(request_id=request_id, content=content)
-        response["Cache-Control"] = "no-store"
-        return response
+        return self.shown(content, request_id=request_id)
 
 
 class RequestFeedback(RequestPage):
@@ -178,6 +197,56 @@ class RequestFeedback(RequestPage):
         )
 
 
+class ReleaseRequests(Screen):
+    """Requests under a release, for its department and the readers whom its conditions permit."""
+
+    template_name = "portal/requests/list.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        before = self.request.GET.get("before", "")
+        try:
+            page = release_requests_page(actor=self.actor, release_id=id, before=before)
+        except InvalidInput:
+            page = release_requests_page(actor=self.actor, release_id=id)
+        return {
+            "release": release_get(actor=self.actor, id=id),
+            "page": page,
+            "sizes": logged_sizes(page.rows),
+            "continued": bool(before),
+        }
+
+
+class ReleaseRequest(RequestScreen):
+    """A request under a release."""
+
+    def context(
+        self,
+        *,
+        id: int,  # noqa: A002
+        request_id: str,
+        content: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        record = release_request_get(actor=self.actor, release_id=id, request_id=request_id)
+        release = release_get(actor=self.actor, id=id)
+        return {
+            **self.facts(record, content, log_resource_of(release)),
+            "release": release,
+            "content_url": reverse("portal:release_request_content", args=[id, request_id]),
+        }
+
+
+class ReleaseRequestContent(ReleaseRequest):
+    """Read the content of a request under a release."""
+
+    def act(self, *, id: int, request_id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        values = parsed(ContentReason, cleaned(ContentReasonForm(self.request.POST)))
+        _, content = release_request_content_read(
+            actor=self.actor, release_id=id, request_id=request_id, reason=values.reason
+        )
+        return self.shown(content, id=id, request_id=request_id)
+
+
 class RequestsExport(ActionScreen):
     """Export requests of a department as JSON Lines."""
 
@@ -185,13 +254,17 @@ class RequestsExport(ActionScreen):
 
     def form(self) -> RequestExportForm:
         choices = departments_where(self.actor, Action.REQUEST_LOG_VIEW, kind=_LOG)
-        slugs = [department.slug for department in choices]
-        return RequestExportForm(posted(self.request, "requests_export"), departments=slugs)
+        slugs = [(department.slug, department.name) for department in choices]
+        # The list's filters are in the address.
+        initial = {name: self.request.GET.get(name, "") for name, _, _ in FILTERS}
+        initial["department"] = self.request.GET.get("department", "")
+        sent = posted(self.request, "requests_export")
+        return RequestExportForm(sent, departments=slugs, initial=initial)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
             "title": "Export requests",
-            "lead": "One line of JSON for each request, the newest first.",
+            "lead": "One line of JSON for each request that matches all filters, the newest first.",
             "back": ("portal:requests", "Requests"),
             "form": self.form(),
             "submit": "Export",
@@ -199,7 +272,9 @@ class RequestsExport(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponseBase:
         values = cleaned(self.form())
-        filters = {"deployment": deployment} if (deployment := values.pop("deployment")) else {}
+        texts = {name: values.pop(name) for name, _, _ in FILTERS}
+        filters = parsed(RequestFilter, {k: v for k, v in texts.items() if v and k != "within"})
+        filters = filters.model_copy(update={"since": since_of(texts["within"])})
         export = parsed(RequestExport, {**values, "filters": filters})
         return requests_file(self.request, self.actor, export)
 
