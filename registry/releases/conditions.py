@@ -17,6 +17,8 @@ from governance.reviews.models import Decision, Review, Verdict
 from registry.releases.models import Release
 from registry.releases.terms import terms_of
 from registry.validation import checked_text
+from registry.versions.models import VersionKind
+from registry.versions.weights import weights_version
 
 T = TypeVar("T", int, datetime)
 RATE_MAX = 1_000_000
@@ -28,6 +30,7 @@ MEMBERS = (
     "requests_per_minute_of",
     "obligations",
     "shadow_only",
+    "suspend_on_difference",
 )
 
 
@@ -37,7 +40,8 @@ class Conditions:
 
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
     for each department by its slug. `obligations` are for people to keep. With `shadow_only`, it
-    gets copies of requests, and its answers reach no client.
+    gets copies of requests, and its answers reach no client. With `suspend_on_difference`, it is
+    suspended when an answer states another model or fingerprint than the hosted version.
     """
 
     departments: tuple[str, ...] = ()
@@ -46,6 +50,7 @@ class Conditions:
     requests_per_minute_of: Mapping[str, int] = field(default_factory=dict)
     obligations: tuple[str, ...] = ()
     shadow_only: bool = False
+    suspend_on_difference: bool = False
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Conditions:
@@ -57,6 +62,7 @@ class Conditions:
             requests_per_minute_of=dict(stored.get("requests_per_minute_of", {})),
             obligations=tuple(stored.get("obligations", ())),
             shadow_only=stored.get("shadow_only") is True,
+            suspend_on_difference=stored.get("suspend_on_difference") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +74,7 @@ class Conditions:
             "requests_per_minute_of": dict(sorted(self.requests_per_minute_of.items())),
             "obligations": list(self.obligations),
             "shadow_only": self.shadow_only,
+            "suspend_on_difference": self.suspend_on_difference,
         }
         return {name: value for name, value in whole.items() if value}
 
@@ -88,6 +95,8 @@ class Conditions:
             f"at most {rate_words(rate)} of department {slug}"
             for slug, rate in sorted(self.requests_per_minute_of.items())
         ]
+        if self.suspend_on_difference:
+            phrases.append("suspended when the provider answers as another model")
         return [*phrases, *self.obligations]
 
 
@@ -124,6 +133,7 @@ def conditions_checked(conditions: Mapping[str, Any], release: Release) -> Condi
         ),
         obligations=_obligations(conditions.get("obligations")),
         shadow_only=_flag(conditions.get("shadow_only"), "shadow_only"),
+        suspend_on_difference=_of_hosted(conditions.get("suspend_on_difference"), release),
     )
 
 
@@ -180,6 +190,13 @@ def _rate(value: Any, name: str) -> int | None:
 def _flag(value: Any, name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise _refused(name, "is true or false")
+    return bool(value)
+
+
+def _of_hosted(value: Any, release: Release) -> bool:
+    name = "suspend_on_difference"
+    if _flag(value, name) and weights_version(release.version).kind != VersionKind.HOSTED:
+        raise _refused(name, "is only for models that a provider runs")
     return bool(value)
 
 
@@ -264,6 +281,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         requests_per_minute_of=rates,
         obligations=tuple(dict.fromkeys((*one.obligations, *other.obligations))),
         shadow_only=one.shadow_only or other.shadow_only,
+        suspend_on_difference=one.suspend_on_difference or other.suspend_on_difference,
     )
 
 

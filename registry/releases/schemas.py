@@ -66,7 +66,9 @@ class Renewal(Schema):
 
 class ApprovalConditions(Schema):
     """Conditions of an approval: departments, end, request rate, and obligations. With
-    `shadow_only`, the release gets copies of requests, and its answers reach no client."""
+    `shadow_only`, the release gets copies of requests, and its answers reach no client. With
+    `suspend_on_difference`, for hosted versions, an answer that states another model or fingerprint
+    suspends it."""
 
     departments: Departments | None = None
     until: Moment | None = None
@@ -76,6 +78,7 @@ class ApprovalConditions(Schema):
         default=None, max_length=OBLIGATIONS_MAX
     )
     shadow_only: bool | None = None
+    suspend_on_difference: bool | None = None
 
 
 class ReleaseDecision(Schema):

@@ -20,6 +20,7 @@ class ConditionsAnswer(serializers.Serializer[Any]):
     requests_per_minute_of = serializers.SerializerMethodField()
     obligations = serializers.SerializerMethodField()
     shadow_only = serializers.SerializerMethodField()
+    suspend_on_difference = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
 
     def get_departments(self, stored: dict[str, Any]) -> list[str]:
@@ -39,6 +40,9 @@ class ConditionsAnswer(serializers.Serializer[Any]):
 
     def get_shadow_only(self, stored: dict[str, Any]) -> bool:
         return stored.get("shadow_only") is True
+
+    def get_suspend_on_difference(self, stored: dict[str, Any]) -> bool:
+        return stored.get("suspend_on_difference") is True
 
     def get_words(self, stored: dict[str, Any]) -> list[str]:
         return conditions_words(stored)
