@@ -90,7 +90,10 @@ def _record(pk: int) -> None:
         "deployment__release__version__base__model__department",
         "deployment__release__version__base__base__model__department",
     )
-    stated = rows.select_for_update(of=("self",)).get(pk=pk)
+    # A worker that holds the row delays this name alone.
+    stated = rows.select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
+    if stated is None:
+        return
     deployment, is_new = stated.deployment, stated.recorded_at is None
     version = weights_version(deployment.release.version)
     description = hosted_served(version)
@@ -164,15 +167,17 @@ def _event(stated: StatedModel, action: str, reason: str, data: dict[str, str]) 
         )
 
 
-def stated_by(deployments: Collection[Deployment] | QuerySet[Deployment]) -> list[StatedModel]:
+def stated_by(deployments: Collection[Deployment]) -> list[StatedModel]:
     """Return the names in answers of some deployments, the newest first."""
     rows = StatedModel.objects.filter(deployment__in=deployments).select_related("deployment")
     return list(rows.order_by("-seen_at", "-pk")[: 2 * NAMES_MAX])
 
 
-def stated_of_version(actor: Principal, version: ModelVersion) -> list[StatedModel]:
+def stated_of_version(actor: Principal, version: ModelVersion) -> QuerySet[StatedModel]:
     """Return the names in answers of a version's deployments that the actor may see."""
-    return stated_by(deployments_visible_to(actor).filter(release__version=version).order_by("pk"))
+    seen = deployments_visible_to(actor).filter(release__version=version)
+    rows = StatedModel.objects.filter(deployment__in=seen.order_by().values("pk"))
+    return rows.select_related("deployment").order_by("-seen_at", "-pk")
 
 
 def differing_now() -> QuerySet[StatedModel]:

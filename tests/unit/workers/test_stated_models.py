@@ -10,6 +10,8 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, NotPermitted
+from governance.people.models import Person
+from governance.people.selectors import principal_for_person
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentNotice, Severity
 from registry.incidents.raising import incident_notices_send_due
@@ -17,6 +19,8 @@ from registry.incidents.services import incident_move, incident_open, incident_r
 from registry.releases.conditions import conditions_checked
 from registry.releases.models import ReleaseState
 from tests.database_roles import acting_as
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.test_portal_pages import signed_in
 from tests.unit.audit_support import bodies
 from tests.unit.governance.test_review_reminders import Postbox, postbox
 from tests.unit.workers import company
@@ -24,9 +28,12 @@ from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_hosted_versions import deployed, gpt, prompt_on
 from workers.control.direct import DirectControl
 from workers.deployments.alarms import provider_differs
+from workers.deployments.health import deployment_health
 from workers.deployments.models import Deployment, StatedModel
 from workers.deployments.services import deployment_create
+from workers.deployments.software import software_measure
 from workers.deployments.stated_models import FURTHER, NAMES_MAX, stated_models_record
+from workers.measurements.models import Measurement
 from workers.remote.control import RemoteControl
 
 __all__ = ["postbox"]
@@ -239,3 +246,30 @@ def test_an_incident_has_a_reporter_or_a_cause(postbox: Postbox) -> None:
         versions=[deployment.release.version_id],
     )  # fmt: skip
     assert (reported.cause, reported.reporter_id) == ("", developer.person_id)
+
+
+def test_pages_api_health_and_metric_show_what_answers_stated() -> None:
+    deployment = deployed(gpt())
+    state(deployment, MODEL, "fp_1")
+    state(deployment, "gpt-5", "fp_9")
+    record()
+    software_measure()
+    assert Measurement.objects.get(name="software").figures["stated"] == {"assistant": 1}
+    lead = Person.objects.get(pk=company.person("lea", "lead", "clinical").person_id)
+    client = signed_in(lead)
+    version = deployment.release.version
+    for address in (f"/deployments/{deployment.pk}", f"/versions/{version.pk}"):
+        page = client.get(address).content.decode()
+        assert "gpt-5" in page, address
+        assert "not in the description" in page
+        assert f"The provider of {version} answers as another model" in page
+    rows = Api(lead).get(f"versions/{version.pk}/stated-models").body["results"]
+    assert [(row["model"], row["differs"]) for row in rows] == [("gpt-5", True), (MODEL, False)]
+    health = deployment_health(actor=principal_for_person(lead), deployment_id=deployment.pk)
+    texts = [each.text for each in health.changes if each.kind == "provider"]
+    assert set(texts) == {"Refused answers of gpt-5 fp_9", f"First answer of {MODEL} fp_1"}
+    problem_of(Api(_stranger()).get(f"versions/{version.pk}/stated-models"), 404)
+
+
+def _stranger() -> Person:
+    return Person.objects.get(pk=company.person("fay", "lead", "finance").person_id)
