@@ -1,4 +1,4 @@
-"""What a hosted version's page shows of watching it: canary evaluations and stated models."""
+"""Canary evaluations and stated models, for the page of a hosted version."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Watched:
 
 
 def watched(actor: Principal, version: ModelVersion) -> Watched:
-    """Return what the page of a hosted version shows."""
+    """Return schedule, data, charts and stated models of a hosted version."""
     schedule = watching(actor, version)
     department = version.model.department.slug
     may_watch = schedule is None and may(
