@@ -8,6 +8,7 @@ from registry.files.models import StoredFile
 from registry.incidents.models import (
     Incident,
     IncidentNote,
+    IncidentNotice,
     IncidentSuspension,
     IncidentVersion,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "GateResult",
     "Incident",
     "IncidentNote",
+    "IncidentNotice",
     "IncidentSuspension",
     "IncidentVersion",
     "Intake",

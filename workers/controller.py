@@ -39,6 +39,7 @@ from governance.usage.sealing import require_usage_key
 from governance.usage.times import usage_times_add
 from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
+from registry.incidents.raising import incident_notices_send_due
 from registry.media.store import media_expire_due
 from registry.releases.drafts.services import release_drafts_expire_due
 from registry.releases.emergency_access.services import emergency_accesses_end_due
@@ -51,6 +52,7 @@ from workers.deployments.judging import Judge
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
+from workers.deployments.stated_models import stated_models_record
 from workers.deployments.worker_keys import worker_keys_expire
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
@@ -111,6 +113,8 @@ LEADER_DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("media", 60.0, media_expire_due),
     ("schedules", 5.0, schedules_start_due),
     ("canaries", EVERY_S, canaries_judge),
+    ("stated-models", WATCH_S, stated_models_record),
+    ("incident-notices", 20.0, incident_notices_send_due),
     ("release-drafts", 3600.0, release_drafts_expire_due),
     ("work-folders", 3600.0, work_folders_expire),
     ("paused-jobs", 3600.0, paused_jobs_expire),

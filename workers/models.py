@@ -5,6 +5,7 @@ from workers.deployments.models import (
     Replica,
     ServingLease,
     ServingPeriod,
+    StatedModel,
     WorkerKey,
 )
 from workers.jobs.models import AttemptLog, ChainDraft, ChainLink, Job, JobEvent, JobLine
@@ -36,6 +37,7 @@ __all__ = [
     "ScheduleRun",
     "ServingLease",
     "ServingPeriod",
+    "StatedModel",
     "WorkerKey",
     "WorkerTasks",
 ]

@@ -187,11 +187,9 @@ class Done:
     such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `prefill_ms` that from
     there to the first token, `decode_ms` that from the first token to the last; the latter two are
-    0 for tasks that do not generate token by token. `connect_ms` is the part in which a provider
-    was connected to; 0 if a connection was reused. `estimated` means that a provider stated no
-    credible count, so at least one of the two is an estimate. `answered_as` has the model and the
-    fingerprint in a provider's answer if they differ from the approved description.
-    `device_ms` is the request's share of device
+    0 for tasks that do not generate token by token. `connect_ms` is the time to connect to a
+    provider; 0 if a connection was reused. `estimated` means that a provider stated no credible
+    count, so at least one of the two is an estimate. `device_ms` is the request's share of device
     time, which is equal for requests that run at once. `units` is the usage in the unit of the
     task; if the unit is tokens, the two token counts are the usage.
     `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
@@ -213,7 +211,6 @@ class Done:
     decode_ms: int = 0
     connect_ms: int = 0
     estimated: bool = False
-    answered_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +269,6 @@ COUNTS = {
     "cut_tokens": 1_000_000_000,
     "retry_after_s": 86_400,
 }
-# Longest name and fingerprint of a model that an answer states.
-ANSWERED_AS_MAX = 300
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
@@ -313,11 +308,8 @@ def event_from_json(body: dict[str, Any]) -> Event:
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)
-    if isinstance(event, Done):
-        if not isinstance(event.stop, str) or not isinstance(event.answered_as, str):
-            raise TypeError("a text is not a string")
-        if len(event.answered_as) > ANSWERED_AS_MAX:
-            raise ValueError("answered_as is too long")
+    if isinstance(event, Done) and not isinstance(event.stop, str):
+        raise TypeError("a text is not a string")
     if not isinstance(getattr(event, "estimated", False), bool):
         raise TypeError("estimated is not a Boolean")
     for name, most in COUNTS.items():

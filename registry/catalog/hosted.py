@@ -43,6 +43,8 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z
 # `urlsplit` ignores line breaks, so that a URL with them would read differently to people.
 _PRINTABLE = re.compile(r"[!-~]+")
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
+# Longest names in answers; egress workers cut longer ones.
+STATED_MODEL_MAX, FINGERPRINT_MAX = 200, 100
 
 
 class WireShape(StrEnum):
@@ -212,6 +214,10 @@ class HostedDescription(_Strict):
     def names(self) -> frozenset[str]:
         """Return the names of the model that an answer may state."""
         return frozenset({self.model, *self.answers_as})
+
+    def covers(self, model: str, fingerprint: str) -> bool:
+        """Return whether an answer with these names, empty if it states none, is of this model."""
+        return (not model or model in self.names) and self.fingerprint in ("", fingerprint)
 
     @classmethod
     def read(cls, content: bytes | Mapping[str, Any]) -> HostedDescription:

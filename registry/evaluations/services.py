@@ -22,7 +22,7 @@ from registry.canonical import canonical_json, json_digest
 from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.confidence import baselines_of, intervals_of, slices_of
-from registry.evaluations.drift import drift_since_first
+from registry.evaluations.drift import drift_in_words, drift_since_first
 from registry.evaluations.models import (
     WHY_MAX,
     Comparator,
@@ -31,6 +31,8 @@ from registry.evaluations.models import (
     Gate,
     GateResult,
 )
+from registry.incidents.models import Cause, Severity
+from registry.incidents.raising import incident_raise
 from registry.releases.voiding import releases_void_stale
 from registry.resources import (
     acting_person,
@@ -232,6 +234,15 @@ def evaluation_record(
                     "created_by": f"person {created_by.pk}",
                 },
             )
+            if changed := drift_in_words(stored.get("drift", {})):
+                incident_raise(
+                    cause=Cause.DRIFT,
+                    version=version,
+                    title=f"The answers of {version} drift",
+                    happened=f"{changed} Measured by evaluation {evaluation.pk} on "
+                    f"{dataset_version}.",
+                    severity=Severity.MEDIUM,
+                )
             releases_void_stale(actor=controller, version=version)
     return evaluation
 

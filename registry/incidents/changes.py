@@ -39,7 +39,7 @@ def check_not_closed(incident: Incident) -> None:
 
 
 def note_write(
-    incident: Incident, person: Person, kind: NoteKind, text: str, detail: str = ""
+    incident: Incident, person: Person | None, kind: NoteKind, text: str, detail: str = ""
 ) -> IncidentNote:
     """Add a line to the timeline. Raise WrongState for a note beyond 500."""
     if kind is NoteKind.NOTE and incident.notes.count() >= NOTES_MAX:

@@ -9,6 +9,8 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+from governance.outgoing import Outgoing
+
 REASON_MAX = 1000
 TEXT_MAX = 2000
 HAPPENED_MAX = 4000
@@ -52,9 +54,21 @@ class Serious(models.TextChoices):
 REPORT_DAYS = {Serious.GENERAL: 15, Serious.WIDESPREAD: 2, Serious.DEATH: 10}
 
 
+class Cause(models.TextChoices):
+    """Origin of an incident. A person reports it; or Assay opens it, when the answers of a hosted
+    version state another model or fingerprint than its description, or when a repeated evaluation
+    of it leaves the intervals of the first one."""
+
+    REPORTED = "", "reported"
+    DIFFERS = "provider_differs", "the provider answers as another model"
+    DRIFT = "drift", "measured drift"
+
+
 class Incident(models.Model):
     """A reported event, its severity, and the departments concerned: those that own an affected
     version, and those that may use one. `department` owns the first version named.
+
+    One that Assay opened has no reporter; `about` is then the version that it watched.
     """
 
     title = models.CharField(max_length=TITLE_MAX)
@@ -70,7 +84,17 @@ class Incident(models.Model):
         max_length=14, choices=IncidentState.choices, default=IncidentState.OPEN, db_index=True
     )
     reporter = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    cause = models.CharField(
+        max_length=20, choices=Cause.choices, blank=True, default="", db_default=""
+    )
+    about = models.ForeignKey(
+        "registry.ModelVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="findings",
     )
     opened_at = models.DateTimeField(auto_now_add=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
@@ -82,6 +106,16 @@ class Incident(models.Model):
             models.CheckConstraint(
                 name="resolved_incident_says_when",
                 condition=~Q(state__in=("resolved", "closed")) | Q(resolved_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="incident_has_reporter_or_cause",
+                condition=Q(cause="", reporter__isnull=False, about__isnull=True)
+                | ~Q(cause="") & Q(reporter__isnull=True, about__isnull=False),
+            ),
+            models.UniqueConstraint(
+                name="one_unresolved_finding_of_a_cause",
+                fields=("about", "cause"),
+                condition=Q(about__isnull=False, state__in=("open", "investigating")),
             ),
         )
 
@@ -102,8 +136,9 @@ class IncidentVersion(models.Model):
     version = models.ForeignKey(
         "registry.ModelVersion", on_delete=models.PROTECT, related_name="incident_links"
     )
+    # Assay adds the version of an incident that it opens.
     added_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     added_at = models.DateTimeField(auto_now_add=True)
 
@@ -130,13 +165,16 @@ class NoteKind(models.TextChoices):
 
 
 class IncidentNote(models.Model):
-    """One line of an incident's timeline. Append-only by database triggers."""
+    """One line of an incident's timeline. Append-only by database triggers. Lines without a person
+    are Assay's."""
 
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="notes")
     kind = models.CharField(max_length=10, choices=NoteKind.choices)
     detail = models.CharField(max_length=200, blank=True)
     text = models.TextField(max_length=TEXT_MAX)
-    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -150,7 +188,7 @@ class IncidentSuspension(models.Model):
     """Suspension of the incident's versions, and of versions built on them, until `lifted_at`.
 
     `excluded_people` reported the incident or had a part in those versions; they cannot lift it. A
-    trigger keeps the reporter among them and lets the list only grow; a check constraint (in a
+    trigger keeps a reporter among them and lets the list only grow; a check constraint (in a
     migration) prevents lifting by any of them.
     """
 
@@ -180,3 +218,23 @@ class IncidentSuspension(models.Model):
 
     def __str__(self) -> str:
         return f"suspension by incident {self.incident_id}"
+
+
+class IncidentNotice(Outgoing):
+    """A mail about an incident that Assay opened or rated higher, to be sent to one person."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="notices")
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (
+            models.Index(
+                fields=("next_at",),
+                condition=Q(next_at__isnull=False),
+                name="incident_notices_to_send",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"notice {self.pk} of incident {self.incident_id}"

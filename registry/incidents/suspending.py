@@ -98,8 +98,8 @@ def excluded_people(incident: Incident, linked: Collection[int], ids: Collection
     version, and those with a part in its versions, in versions built on them (`ids`), or, by their
     reviews, in releases of these.
     """
-    people = {incident.reporter_id}
-    people.update(incident.links.values_list("added_by_id", flat=True))
+    added_by = incident.links.values_list("added_by_id", flat=True)
+    people = {pk for pk in (incident.reporter_id, *added_by) if pk is not None}
     for version in ModelVersion.objects.filter(pk__in=linked):
         people |= people_behind(version)
     below = ModelVersion.objects.filter(pk__in=ids)

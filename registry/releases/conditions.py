@@ -17,6 +17,8 @@ from governance.reviews.models import Decision, Review, Verdict
 from registry.releases.models import Release
 from registry.releases.terms import terms_of
 from registry.validation import checked_text
+from registry.versions.models import VersionKind
+from registry.versions.weights import weights_version
 
 T = TypeVar("T", int, datetime)
 RATE_MAX = 1_000_000
@@ -29,6 +31,7 @@ MEMBERS = (
     "obligations",
     "shadow_only",
     "reviewers_read_content",
+    "suspend_on_difference",
 )
 
 
@@ -39,7 +42,9 @@ class Conditions:
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
     for each department by its slug. `obligations` are for people to keep. With `shadow_only`, it
     gets copies of requests, and its answers reach no client. With `reviewers_read_content`,
-    reviewers may read logged content of the department's requests (`logged_requests.py`).
+    reviewers may read logged content of the department's requests (`logged_requests.py`). With
+    `suspend_on_difference`, it is suspended when an answer states another model or fingerprint than
+    the hosted version.
     """
 
     departments: tuple[str, ...] = ()
@@ -49,6 +54,7 @@ class Conditions:
     obligations: tuple[str, ...] = ()
     shadow_only: bool = False
     reviewers_read_content: bool = False
+    suspend_on_difference: bool = False
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Conditions:
@@ -61,6 +67,7 @@ class Conditions:
             obligations=tuple(stored.get("obligations", ())),
             shadow_only=stored.get("shadow_only") is True,
             reviewers_read_content=stored.get("reviewers_read_content") is True,
+            suspend_on_difference=stored.get("suspend_on_difference") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +80,7 @@ class Conditions:
             "obligations": list(self.obligations),
             "shadow_only": self.shadow_only,
             "reviewers_read_content": self.reviewers_read_content,
+            "suspend_on_difference": self.suspend_on_difference,
         }
         return {name: value for name, value in whole.items() if value}
 
@@ -95,6 +103,8 @@ class Conditions:
         ]
         if self.reviewers_read_content:
             phrases.append("compliance reviewers may read logged prompts and answers")
+        if self.suspend_on_difference:
+            phrases.append("suspended when the provider answers as another model")
         return [*phrases, *self.obligations]
 
 
@@ -134,6 +144,7 @@ def conditions_checked(conditions: Mapping[str, Any], release: Release) -> Condi
         reviewers_read_content=_flag(
             conditions.get("reviewers_read_content"), "reviewers_read_content"
         ),
+        suspend_on_difference=_of_hosted(conditions.get("suspend_on_difference"), release),
     )
 
 
@@ -190,6 +201,13 @@ def _rate(value: Any, name: str) -> int | None:
 def _flag(value: Any, name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise _refused(name, "is true or false")
+    return bool(value)
+
+
+def _of_hosted(value: Any, release: Release) -> bool:
+    name = "suspend_on_difference"
+    if _flag(value, name) and weights_version(release.version).kind != VersionKind.HOSTED:
+        raise _refused(name, "is only for models that a provider runs")
     return bool(value)
 
 
@@ -276,6 +294,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         shadow_only=one.shadow_only or other.shadow_only,
         # It binds the department, so one approver who sets it suffices.
         reviewers_read_content=one.reviewers_read_content or other.reviewers_read_content,
+        suspend_on_difference=one.suspend_on_difference or other.suspend_on_difference,
     )
 
 

@@ -16,11 +16,12 @@ from registry.canonical import canonical_json
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
+from registry.incidents.models import Incident
 from registry.intake.models import IntakeProbe
 from registry.releases.engines import serving_section
 from registry.releases.equivalence.environments import environments_of
 from registry.releases.equivalence.standing import equivalence_section
-from registry.releases.exports.hosted import hosted_section
+from registry.releases.exports.hosted import FINDINGS_MAX, hosted_section
 from registry.releases.exports.shadow import shadow_section
 from registry.releases.live import release_live
 from registry.releases.software import assay_version, code_section
@@ -175,7 +176,24 @@ def _hosted(version: ModelVersion) -> dict[str, Any]:
         return {}
     probe = IntakeProbe.objects.filter(intake__version=weights_version(version)).first()
     result = None if probe is None else probe.result
-    return {"hosted": hosted_section(hosted_settings(description), result)}
+    findings = Incident.objects.filter(about__in={version.pk, weights_version(version).pk})
+    return {
+        "hosted": hosted_section(
+            hosted_settings(description),
+            result,
+            [
+                {
+                    "incident": each.pk,
+                    "cause": each.cause,
+                    "happened": each.happened,
+                    "severity": each.severity,
+                    "state": each.state,
+                    "opened_at": each.opened_at.isoformat(),
+                }
+                for each in findings.order_by("-pk")[:FINDINGS_MAX]
+            ],
+        )
+    }
 
 
 def _shadow(version: ModelVersion) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class ApprovalConditions(Schema):
     """Conditions of an approval: departments, end, request rate, and obligations. With
     `shadow_only`, the release gets copies of requests, and its answers reach no client. With
     `reviewers_read_content`, reviewers for compliance may read logged content of its
-    department's requests."""
+    department's requests. With `suspend_on_difference`, for hosted versions, an answer that states
+    another model or fingerprint suspends it."""
 
     departments: Departments | None = None
     until: Moment | None = None
@@ -79,6 +80,7 @@ class ApprovalConditions(Schema):
     )
     shadow_only: bool | None = None
     reviewers_read_content: bool | None = None
+    suspend_on_difference: bool | None = None
 
 
 class ReleaseDecision(Schema):

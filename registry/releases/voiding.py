@@ -143,9 +143,11 @@ def _policy_changed(release: Release) -> str:
 
 
 def _measured_again(release: Release) -> str:
-    frozen = sorted(each["digest"] for each in release.dossier.get("evaluations", ()))
-    present = sorted(release.version.evaluations.values_list("digest", flat=True))
-    if frozen == present:
+    frozen = {each["digest"] for each in release.dossier.get("evaluations", ())}
+    # A canary evaluation that confirms the first one changes no basis of the decision.
+    later = release.version.evaluations.exclude(digest__in=frozen)
+    drifts = later.values_list("details__drift", flat=True)
+    if all(drift and not drift["metrics"] for drift in drifts):
         return ""
     return f"{release.version} was evaluated again since the dossier was frozen."
 

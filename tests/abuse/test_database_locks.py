@@ -151,7 +151,8 @@ def locks_all_rows(session: Session, world: World) -> None:
     assert held == {
         "governance_budgethold", "governance_credentialuse", "registry_intakeprobe",
         "registry_softwareenvironment", "workers_deployment", "workers_job", "workers_jobline",
-        "workers_replica", "workers_servingperiod", "workers_workerkey", "workers_workertasks",
+        "workers_replica", "workers_servingperiod", "workers_statedmodel", "workers_workerkey",
+        "workers_workertasks",
     }  # fmt: skip
 
 
@@ -375,6 +376,7 @@ def test_what_a_worker_may_insert_refers_to_rows_of_work_alone(db: object) -> No
         "workers_jobevent -> workers_job",
         "workers_replica -> workers_deployment",
         "workers_servingperiod -> workers_deployment",
+        "workers_statedmodel -> workers_deployment",
     }
 
 

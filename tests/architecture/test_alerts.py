@@ -156,3 +156,15 @@ def test_an_old_queue_and_a_full_cache_are_told(tmp_path: Path) -> None:
         "AssayQueueOld writer",
         "AssayCacheFull writer",
     }
+
+
+def test_a_provider_that_answers_as_another_model_raises_an_alert_by_deployment(
+    tmp_path: Path,
+) -> None:
+    series = [
+        gauge('assay_provider_differs{deployment="assistant"}', f"0x10 2x{HOURS}"),
+        gauge('assay_provider_differs{deployment="writer"}', f"0x{HOURS}"),
+    ]
+    alert = ["AssayProviderDiffers"]
+    assert firing(tmp_path, "4m", *series, alerts=alert) == set()
+    assert firing(tmp_path, "6m", *series, alerts=alert) == {"AssayProviderDiffers assistant"}

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from workers.egress.evaluations import AT_ONCE, EvaluationControl, Evaluations
 from workers.egress.loop import EgressLoop
 from workers.egress.probing import WITHIN_S, probe, unreached
 from workers.egress.sealed_credentials import SealedCredentials
+from workers.egress.stated_models import StatedModels
 from workers.engines.hosted.engine import HostedEngine
 from workers.engines.protocol import RequestRefused
 
@@ -64,6 +66,7 @@ class EgressWorker:
         self._worker = worker
         self._loop = EgressLoop(egress_rules())
         self._credentials = credentials_of(control, self._loop.egress, worker=worker)
+        self._stated = StatedModels(control, worker=worker)
         self._evaluations: Evaluations | None = None
         if jobs is not None and files is not None:
             self._evaluations = Evaluations(
@@ -80,13 +83,18 @@ class EgressWorker:
     def start(self) -> None:
         """Start to call providers for intakes and evaluations."""
         self._thread.start()
+        self._stated.start()
         if self._evaluations is not None:
             self._evaluations.start()
 
     def engine(self, folder: Path, deployment_id: int) -> HostedEngine:
         """Return the engine for the description in a folder."""
         return HostedEngine(
-            folder, loop=self._loop, credentials=self._credentials, deployment_id=deployment_id
+            folder,
+            loop=self._loop,
+            credentials=self._credentials,
+            deployment_id=deployment_id,
+            on_stated=partial(self._stated.note, deployment_id),
         )
 
     def _evaluated(self, folder: Path, job_id: str) -> HostedEngine:
@@ -100,6 +108,7 @@ class EgressWorker:
         if self._thread.ident is not None:
             self._thread.join(WITHIN_S + _GRACE_S)
         self._loop.close()
+        self._stated.close()
         if isinstance(self._credentials, SealedCredentials):
             self._credentials.close()
 

@@ -23,7 +23,7 @@ from workers.control.protocol import (
     ProbeOrder,
     ReplicaReport,
 )
-from workers.deployments import credentials, equivalence, services, worker_keys
+from workers.deployments import credentials, equivalence, services, stated_models, worker_keys
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
@@ -102,6 +102,7 @@ class DirectControl:
     references = staticmethod(equivalence.references_due)
     worker_key_register = staticmethod(worker_keys.worker_key_register)
     credential = staticmethod(credentials.credential_for_worker)
+    model_stated = staticmethod(stated_models.model_stated)
     drop_broken = staticmethod(close_old_connections)
     close = staticmethod(connections.close_all)
 

@@ -396,6 +396,17 @@ class EngineControl(Protocol):
             NotPermitted: the worker is on a node.
         """
 
+    def model_stated(
+        self, *, worker: str, deployment_id: int, model: str, fingerprint: str
+    ) -> None:
+        """Record the model and the fingerprint that an answer of a hosted deployment stated; either
+        may be empty. Only egress workers call this.
+
+        Raises:
+            NotFound: the deployment does not exist, or no provider answers for it.
+            NotPermitted: the worker is on a node.
+        """
+
     def drop_broken(self) -> None:
         """Drop a failed connection of this thread; called before each round."""
 

@@ -14,6 +14,7 @@ from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
 from workers.deployments.software import code_differences, live_checks_changed
+from workers.deployments.stated_models import differing_now
 from workers.deployments.states import LIVE
 from workers.nodes.broker_denials import ALARM_FOR, node_denials
 from workers.nodes.models import Node
@@ -101,6 +102,12 @@ def answers_changed() -> str:
     return " ".join(map(changed_in_words, live_checks_changed()[:_NAMED]))
 
 
+def provider_differs() -> str:
+    """Name deployments whose provider answered as another model in the last hours."""
+    names = sorted({f"{each.deployment.name} as {each}" for each in differing_now()[:500]})
+    return f"Answered: {', '.join(names[:_NAMED])}." if names else ""
+
+
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
     return rows.select_related("deployment").order_by("pk")[:_NAMED]
 
@@ -114,6 +121,12 @@ def register_alarms() -> None:
         Alarm("answers_changed", "Answers differ after an upgrade", answers_changed, critical=True),
         Alarm(
             "releases_unreadable", "A release cannot be read", releases_unreadable, critical=True
+        ),
+        Alarm(
+            "provider_differs",
+            "A provider answers as another model",
+            provider_differs,
+            critical=True,
         ),
         Alarm("node_keys_shared", "A node’s key is used twice", node_keys_shared, critical=True),
         Alarm("broker_denials", "A node was denied commands on the broker", broker_denials),

@@ -21,6 +21,7 @@ from governance.usage.selectors import may_view_usage
 from registry.sandbox.places import FairPlaces
 from workers.deployments.models import REPLACED, Deployment, DeploymentState, ServingPeriod
 from workers.deployments.selectors import HEAVY, deployment_get
+from workers.deployments.stated_models import stated_by
 from workers.dispatch import queued_requests
 from workers.nodes.fleet import SILENCE
 from workers.nodes.models import Node
@@ -58,7 +59,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Change that may explain the figures. `kind` is release, replicas, state or policy;
+    """Change that may explain the figures. `kind` is release, replicas, state, policy or provider;
     `reference` is the number of the release, deployment or policy."""
 
     at: datetime
@@ -165,7 +166,7 @@ def deployment_load(actor: Principal, deployment: Deployment) -> Load:
 
 
 def changes_within(actor: Principal, deployment: Deployment, window: Window) -> list[Change]:
-    """Return the newest changes of a window, newest first, with four queries."""
+    """Return the newest changes of a window, newest first, with five queries."""
     during = Q(stopped_at__gte=window.since) | Q(stopped_at__isnull=True)
     named = Deployment.objects.filter(
         during, name=deployment.name, department=deployment.department_id
@@ -181,6 +182,7 @@ def changes_within(actor: Principal, deployment: Deployment, window: Window) -> 
         *_serving(rows, window),
         *_replicas(rows, window),
         *_policies(actor, window),
+        *_provider(rows),
     ]
     changes = [change for change in changes if window.since <= change.at < window.until]
     return sorted(changes, key=lambda change: change.at, reverse=True)[:CHANGES_MAX]
@@ -238,6 +240,19 @@ def _placing(before: dict[str, int], after: dict[str, int]) -> str:
     if _range(before) == _range(after) and ages[0] != ages[1]:
         return f"Target wait: {ages[0]} s → {ages[1]} s"
     return f"Replicas: {_range(before)} → {_range(after)}"
+
+
+def _provider(rows: list[Deployment]) -> list[Change]:
+    """Return the first answers with each model and fingerprint."""
+    return [
+        Change(
+            each.first_at,
+            "provider",
+            f"{'Refused answers' if each.differs else 'First answer'} of {each}",
+            each.deployment_id,
+        )
+        for each in stated_by(rows)
+    ]
 
 
 def _range(settings: dict[str, int]) -> str:

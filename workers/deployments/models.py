@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import F, JSONField, Q, Value
 
 from governance.bounds import NAME_MAX
+from registry.catalog.hosted import FINGERPRINT_MAX, STATED_MODEL_MAX
 
 DEVICE_MAX = 12
 REPLICAS_MAX = 100
@@ -329,3 +330,41 @@ class ServingPeriod(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment} from {self.serving_from:%Y-%m-%d %H:%M}"
+
+
+class StatedModel(models.Model):
+    """A model and a fingerprint that answers of a hosted deployment stated.
+
+    Egress workers add rows and renew `seen_at` once an hour. The controller compares each with the
+    approved description: `differs` is its result, and `recorded_at` the `seen_at` of which it last
+    recorded a difference.
+    """
+
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.PROTECT, related_name="stated_models", db_index=False
+    )
+    model = models.CharField(max_length=STATED_MODEL_MAX + 1, blank=True)
+    fingerprint = models.CharField(max_length=FINGERPRINT_MAX + 1, blank=True)
+    first_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    differs = models.BooleanField(null=True)
+    recorded_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                name="stated_once_by_a_deployment", fields=("deployment", "model", "fingerprint")
+            ),
+            models.CheckConstraint(
+                name="stated_is_compared_when_recorded",
+                condition=Q(differs__isnull=True, recorded_at__isnull=True)
+                | Q(differs__isnull=False, recorded_at__isnull=False),
+            ),
+        )
+        indexes = (
+            models.Index(fields=("seen_at",), condition=Q(differs=True), name="stated_differing"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.fingerprint}".strip() or "no name"

@@ -20,6 +20,7 @@ from registry.catalog.engines import EngineName
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.selectors import checks_changed
 from workers.deployments.models import Deployment, WorkerKey
+from workers.deployments.stated_models import differing_now
 from workers.deployments.states import LIVE
 from workers.measurements.measuring import CODE, LOOPS_KEPT, SOFTWARE
 from workers.measurements.models import Measurement
@@ -93,13 +94,15 @@ def live_checks_changed() -> list[EquivalenceCheck]:
 
 
 def software_measure() -> None:
-    """Store two counts: processes by task whose packages differ from this one's, and comparisons by
-    live deployment that found different answers."""
+    """Store three counts: processes by task whose packages differ from this one's; comparisons by
+    live deployment that found different answers; and names by deployment that a provider's answers
+    stated, and the description does not."""
     Measurement.keep(
         SOFTWARE,
         {
             "code": Counter(each.task for each in code_differences()),
             "answers": Counter(each.release.deployment_name for each in live_checks_changed()),
+            "stated": Counter(each.deployment.name for each in differing_now()),
         },
     )
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engine_process.frames import BadFrame, Channel
-from workers.engines.hosted.engine import HostedEngine
+from workers.engines.hosted.engine import DIFFERS, HostedEngine
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.references import replace_parts
 from workers.wire import Delta, Done, Event, Failed, event_to_json
@@ -192,6 +192,11 @@ class Relay:
             self._count(event)
             if isinstance(event, Done):
                 return self._checked(text, event)
+            if event.code == DIFFERS:
+                self.refuse(
+                    f"{event.message} Take in a description of that model, and evaluate it."
+                )
+                return "", replace(event, message=self._reason)
             if self._stop.is_set() or event.code not in TEMPORARY:
                 return "", self._stopped() or event
             pause_s = min(max(event.retry_after_s, wait_s), LONGEST_WAIT_S)
@@ -235,19 +240,12 @@ class Relay:
             use.estimated += event.estimated
 
     def _checked(self, text: str, event: Done) -> tuple[str, Done | Failed]:
-        """Return an answer of the described model, or the failure for any other answer."""
+        """Return an answer, or the failure of one that came after the end."""
         if (stopped := self._stopped()) is not None:
             return "", stopped
         if event.finish_reason == "canceled":
             return "", Failed("engine_stopped", "It was canceled.", 503)
-        if not event.answered_as:
-            return text, event
-        reason = (
-            f"The provider answered as {event.answered_as}, which the description does not name. "
-            "Take in a description of that model, and evaluate it."
-        )
-        self.refuse(reason)
-        return "", Failed("provider_differs", reason, 502)
+        return text, event
 
     def _stopped(self) -> Failed | None:
         if not self._stop.is_set():

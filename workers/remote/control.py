@@ -176,6 +176,11 @@ class RemoteControl:
     def probe_report(self, *, worker: str, intake_id: int, result: ProbeResult) -> None:
         raise _no_provider()
 
+    def model_stated(
+        self, *, worker: str, deployment_id: int, model: str, fingerprint: str
+    ) -> None:
+        raise _no_provider()
+
     def drop_broken(self) -> None:
         """Do nothing: httpx drops broken connections by itself."""
 

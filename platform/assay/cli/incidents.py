@@ -11,6 +11,8 @@ from assay.cli.options import Limit
 from assay.cli.output import Answer, console, facts, json_option, listing, state, table
 
 app = typer.Typer(no_args_is_help=True)
+# In place of a person, for incidents that Assay opens.
+_ASSAY = {"name": "Assay"}
 
 
 @app.command("list")
@@ -82,7 +84,7 @@ def _show(incident: dict[str, Any]) -> None:
             ("severity", state(incident["severity"])),
             ("state", state(incident["state"])),
             ("suspends", "yes" if incident["suspends"] else "no"),
-            ("reported by", incident["reporter"]["name"]),
+            ("reported by", (incident["reporter"] or _ASSAY)["name"]),
             *(
                 [("report to the authority by", incident["report_by"])]
                 if incident["report_by"]
@@ -109,7 +111,7 @@ def _show(incident: dict[str, Any]) -> None:
     table(
         ("time", "person", "event", "text"),
         (
-            (e["created_at"], e["person"]["name"], e["detail"] or e["kind"], e["text"])
+            (e["created_at"], (e["person"] or _ASSAY)["name"], e["detail"] or e["kind"], e["text"])
             for e in incident["notes"]
         ),
         empty="No notes yet.",

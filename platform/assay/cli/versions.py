@@ -19,6 +19,7 @@ from assay.cli.output import (
     errors,
     facts,
     json_option,
+    listing,
     metrics_in_words,
     sentence,
     state,
@@ -26,6 +27,7 @@ from assay.cli.output import (
 )
 
 app = typer.Typer(no_args_is_help=True)
+_DESCRIBED = {None: "not compared yet", True: "no", False: "yes"}
 
 
 app.command()(export)
@@ -54,6 +56,41 @@ def compare(
     """Compare the measurements, curves and settings of up to 8 versions."""
     client = Client.signed_in()
     return comparison_of(client, [version_id(client, each) for each in versions])
+
+
+@app.command()
+@json_option
+def watch(
+    version: VersionRef,
+    dataset_version: Annotated[
+        int | None,
+        typer.Option(help="ID of a dataset version. Default: the smallest permitted one.", min=1),
+    ] = None,
+) -> Answer:
+    """Evaluate a hosted version now and every day on up to 100 rows."""
+    client = Client.signed_in()
+    body = {} if dataset_version is None else {"dataset_version": dataset_version}
+    row = client.post(f"versions/{version_id(client, version)}/watch", **body)
+    return sentence(row, f"{row['name']} is scheduled; the first evaluation is queued.")
+
+
+@app.command()
+@json_option
+def stated(version: VersionRef) -> Answer:
+    """List the models and fingerprints that a provider's answers stated."""
+    client = Client.signed_in()
+    return listing(
+        client.all(f"versions/{version_id(client, version)}/stated-models", limit=100),
+        {
+            "model": lambda row: row["model"] or "none",
+            "fingerprint": lambda row: row["fingerprint"] or "none",
+            "deployment": "deployment",
+            "described": lambda row: _DESCRIBED[row["differs"]],
+            "first": "first_at",
+            "last": "seen_at",
+        },
+        empty="No answers yet.",
+    )
 
 
 @app.command()

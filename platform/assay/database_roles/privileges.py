@@ -94,7 +94,10 @@ _PEOPLE = {
     "governance_directorygroup_members": Grant(web=ALL),
     "governance_groupmapping": Grant(web=ALL),
     "governance_look": Grant(web=ALL),
-    "governance_onetimelink": Grant(web=ALL),
+    # For the separation of duties of suspensions that the controller begins. No secrets.
+    "governance_onetimelink": Grant(
+        web=ALL, controller="SELECT (id, person_id, recovery_id, created_by_id, used_at)"
+    ),
     "governance_person": Grant(web=KEEP, controller=READ),
     "governance_namedlock": Grant(web=ALL, controller=ALL),
     "governance_playgroundtoken": Grant(web=ALL, controller="SELECT, DELETE"),
@@ -229,14 +232,22 @@ _REGISTRY = {
     ),
     "registry_gate": Grant(web=KEEP, controller=READ),
     "registry_gateresult": Grant(web=READ, controller=ADD),
-    "registry_incident": Grant(web=KEEP, controller=READ, worker=READ),
-    "registry_incident_departments": Grant(web=ALL, controller=READ, worker=READ),
+    # The controller opens incidents about hosted versions.
+    "registry_incident": Grant(
+        web=KEEP, controller="SELECT, INSERT, UPDATE (severity)", worker=READ
+    ),
+    "registry_incident_departments": Grant(web=ALL, controller=ADD, worker=READ),
     "registry_storedfile": Grant(web=ALL, controller="SELECT, DELETE"),
     "registry_batch": Grant(web=KEEP, controller="SELECT, DELETE"),
     "registry_batchline": Grant(web=ALL, controller="SELECT, DELETE", requests=READ),
-    "registry_incidentnote": Grant(web=ADD, controller=READ),
-    "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
-    "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),
+    "registry_incidentnote": Grant(web=ADD, controller=ADD),
+    "registry_incidentnotice": Grant(
+        controller="SELECT, INSERT, UPDATE (attempts, next_at, sent_at, error)"
+    ),
+    "registry_incidentsuspension": Grant(
+        web=KEEP, controller="SELECT, INSERT, UPDATE (excluded_people)", worker=READ
+    ),
+    "registry_incidentversion": Grant(web=ADD, controller=ADD, worker=READ),
     "registry_knowledgebase": Grant(
         web=KEEP, controller="SELECT, UPDATE (index_id, revision)", worker=READ
     ),
@@ -340,6 +351,15 @@ _WORK = {
     ),
     "workers_schedule": Grant(web=ALL, controller=CHANGE),
     "workers_schedulerun": Grant(web=ALL, controller=ALL),
+    # Egress workers add names that answers state; the controller compares them.
+    "workers_statedmodel": Grant(
+        web=READ,
+        controller="SELECT, UPDATE (differs, recorded_at)",
+        worker=(
+            "SELECT, INSERT (deployment_id, model, fingerprint, first_at, seen_at),"
+            " UPDATE (seen_at)"
+        ),
+    ),
     # Written together with the transition that it records, outside of the request's restriction.
     "workers_servingperiod": Grant(
         web=KEEP,

@@ -115,6 +115,7 @@ _PAGES: tuple[tuple[str, type[View], str], ...] = (
     ("models/<slug:name>/prompts/new", prompts.PromptNew, "prompt_new"),
     ("versions/<int:id>", versions.VersionPage, "version"),
     ("versions/<int:id>/evaluate", versions.Evaluate, "version_evaluate"),
+    ("versions/<int:id>/watch", versions.VersionWatch, "version_watch"),
     ("versions/<int:id>/readiness", versions.VersionReadiness, "version_readiness"),
     ("versions/<int:id>/recall", versions.VersionRecall, "version_recall"),
     ("versions/<int:id>/release", releases.ReleaseNew, "release_new"),

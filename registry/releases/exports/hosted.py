@@ -10,6 +10,8 @@ from registry.catalog.hosted import PARAMETER_TITLES, WIRE_SHAPE_TITLES
 from registry.releases.exports.blocks import Block
 from registry.releases.exports.words import NOTHING, worded
 
+# Incidents that Assay opened about a version, in its dossier.
+FINDINGS_MAX = 20
 # Every dossier and page with a description shows this to reviewers.
 NOT_PINNED = (
     "Assay pins the description, not the model: a provider may change the weights, the software or "
@@ -19,10 +21,18 @@ NOT_PINNED = (
 
 
 def hosted_section(
-    description: Mapping[str, Any], probe: Mapping[str, Any] | None
+    description: Mapping[str, Any],
+    probe: Mapping[str, Any] | None,
+    findings: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the dossier's section on a hosted model; `probe` is the result of intake's call."""
-    return {"description": dict(description), "probe": probe, "not_pinned": NOT_PINNED}
+    """Return the dossier's section on a hosted model. `probe` is the result of intake's call, and
+    `findings` are incidents that Assay opened about the version."""
+    return {
+        "description": dict(description),
+        "probe": probe,
+        "not_pinned": NOT_PINNED,
+        **({"findings": list(findings)} if findings else {}),
+    }
 
 
 def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
@@ -70,7 +80,16 @@ def dossier_blocks(dossier: Mapping[str, Any]) -> Sequence[Block]:
     blocks = [Block(text=section["not_pinned"]), *hosted_blocks(section["description"])]
     if (probe := section["probe"]) is not None:
         blocks.append(Block(title="Call at intake", facts=_probe_facts(probe)))
+    # Dossiers of earlier versions have no findings.
+    if findings := section.get("findings"):
+        blocks.append(Block(title="Findings", facts=tuple(map(_finding_fact, findings))))
     return blocks
+
+
+def _finding_fact(finding: Mapping[str, Any]) -> tuple[str, str]:
+    since = finding["opened_at"][:10]
+    name = f"Incident {finding['incident']} of {since}"
+    return name, f"{finding['severity']}, {finding['state']}: {finding['happened']}"
 
 
 def _probe_facts(probe: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -148,7 +148,9 @@ def _figures(stage: Stage) -> None:
     queues_measure()
     software_measure()
     figures = Measurement.objects.get(name=SOFTWARE).figures
-    Measurement.keep(SOFTWARE, {"code": {"text-generation": 1}, "answers": {"writer": 1}} | {
+    Measurement.keep(SOFTWARE, {
+        "code": {"text-generation": 1}, "answers": {"writer": 1}, "stated": {"writer": 1},
+    } | {
         name: value for name, value in figures.items() if value
     })  # fmt: skip
     Measurement.keep(BACKUP, {"name": "2026-11-27T174200Z"})

@@ -7,14 +7,22 @@ from typing import Any, get_args
 
 import pytest
 
+from assay.portal.canaries import canary_charts
 from assay.portal.forms.hosted import HostedForm, description_of, form_fields, initial_of
+from governance.people.selectors import principal_for_person
 from registry.catalog.hosted import PARAMETER_TITLES, HostedDescription, Parameter
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.evaluations.models import Evaluation
+from registry.incidents.models import Incident
 from registry.intake.models import Intake, IntakeProbe, IntakeState
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import queries, signed_in
 from tests.unit.registry.hosted_world import described, hosted_version, unreached
+from tests.unit.registry.objects import data, evaluation
+from workers.jobs.models import Job
+from workers.schedules.models import Schedule
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -41,7 +49,8 @@ def filled(company: Company, **changes: Any) -> dict[str, Any]:
 
 
 def writer_hosted(company: Company) -> ModelVersion:
-    return hosted_version(Model.objects.get(name="docstring-writer"), company.devi)
+    writer = Model.objects.get(name="docstring-writer")
+    return hosted_version(writer, company.devi, cleared_for="internal")
 
 
 def test_the_form_and_the_api_deliver_the_same_description(company: Company) -> None:
@@ -116,7 +125,7 @@ def test_a_version_shows_its_description_and_starts_the_next_one(company: Compan
     for part in ("Example AI", "https://api.example.com/v1", "eu-central", "2099-01-01", "30 days"):
         assert part in page
     assert "Assay pins the description, not the model" in page
-    assert f"/versions/{hosted.pk}/evaluate" not in page
+    assert f"/versions/{hosted.pk}/evaluate" in page
     again = client.get(f"{FORM}?from={hosted.pk}").content.decode()
     assert '<option value="openai">' in again
     assert 'value="https://api.example.com/v1"' in again
@@ -161,3 +170,70 @@ def test_the_pages_take_a_fixed_number_of_queries(company: Company) -> None:
             created_by=company.devi,
         )
     assert queries(client, FORM) == before
+
+
+def chats(company: Company, count: int = 3) -> DatasetVersion:
+    turns = [{"role": "user", "content": "Name a city."}, {"role": "assistant", "content": "Rome"}]
+    rows = [{"messages": turns}] * count
+    owner = Model.objects.get(name="docstring-writer").department
+    return data(company.devi, owner, f"chats-{count}", rows, "text-generation")
+
+
+def measured(hosted: ModelVersion, on: DatasetVersion, chrf: float) -> Evaluation:
+    provider = {
+        "answers": on.rows, "prompt_tokens": 9, "completion_tokens": 1, "estimated": 0,
+        "models": ["gpt-4o-2024-08-06"], "fingerprints": [],
+    }  # fmt: skip
+    interval = {"low": chrf - 2, "high": chrf + 2, "n": on.rows, "method": "bootstrap"}
+    return evaluation(
+        hosted, on, hosted.created_by, metrics={"chrf": chrf}, baseline={}, baseline_name="",
+        details={"engine": "hosted", "provider": provider},
+        intervals={"metrics": {"chrf": interval}},
+    )  # fmt: skip
+
+
+def test_repeated_evaluations_are_a_chart_with_the_first_band(company: Company) -> None:
+    hosted, on = writer_hosted(company), chats(company)
+    measured(hosted, on, 40.0)
+    client = signed_in(company.devi)
+    assert "Watch this model" in client.get(f"/versions/{hosted.pk}").content.decode()
+    for chrf in (40.5, 30.0):
+        measured(hosted, on, chrf)
+    (chart,) = canary_charts(principal_for_person(company.devi), hosted)
+    series = {each["name"]: each["data"] for each in chart.chart["series"]}
+    assert series["95% interval, lowest"] == [38.0, 38.5, 28.0]
+    assert series["first evaluation, highest"] == [42.0] * 3
+    assert next(iter(series.values())) == [40.0, 40.5, 30.0]
+    page = client.get(f"/versions/{hosted.pk}").content.decode()
+    assert "canary-0-data" in page
+    assert "chrf from 40 to 30" in page
+    assert f"The answers of {hosted} drift" in page
+    incident = Incident.objects.get()
+    page = client.get(f"/incidents/{incident.pk}").content.decode()
+    assert "opened by Assay" in " ".join(page.split())
+    assert Api(company.devi).get(f"incidents/{incident.pk}").body["reporter"] is None
+
+
+def test_one_click_watches_a_model_on_the_smallest_permitted_data(company: Company) -> None:
+    hosted, client = writer_hosted(company), signed_in(company.devi)
+    small, _large = chats(company, 2), chats(company, 300)
+    Dataset.objects.filter(name="chats-2").update(classification="restricted")
+    page = client.get(f"/versions/{hosted.pk}").content.decode()
+    assert "chats-300" in page
+    assert f'value="{small.pk}"' not in page
+    answer = Api(company.devi).post(f"versions/{hosted.pk}/watch", {"dataset_version": small.pk})
+    assert "cleared for internal data" in str(problem_of(answer, 422))
+    done = client.post(f"/versions/{hosted.pk}/watch", {})
+    assert done.status_code == 302, done.content.decode()
+    schedule = Schedule.objects.get()
+    assert schedule.request["max_rows"] == 100
+    assert schedule.name == f"Watch {hosted}"
+    job = Job.objects.get(pk=schedule.last_job_id)
+    assert (job.state, job.spec["max_rows"]) == ("queued", 100)
+    page = client.get(f"/versions/{hosted.pk}").content.decode()
+    assert f"/schedules/{schedule.pk}" in page
+    assert "Watch this model" not in page
+    again = problem_of(Api(company.devi).post(f"versions/{hosted.pk}/watch", {}), 409)
+    assert again["code"] == "already_watched"
+    problem_of(Api(company.fay).post(f"versions/{hosted.pk}/watch", {}), 404)
+    problem_of(Api(company.devi).post(f"versions/{company.base.pk}/watch", {}), 409)

@@ -46,7 +46,7 @@ from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.versions.models import Model, ModelVersion
 from tests.approvals import software_of
-from workers.deployments.models import Deployment, Replica, ServingPeriod
+from workers.deployments.models import Deployment, Replica, ServingPeriod, StatedModel
 from workers.jobs.models import Job, JobEvent
 
 SLUGS = ("clinical", "engineering", "finance")
@@ -82,6 +82,7 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Deployment,
     Replica,
     ServingPeriod,
+    StatedModel,
     Feedback,
     ResponseRetention,
     RequestLogPolicy,
@@ -308,6 +309,10 @@ def _run(estate: Estate) -> None:
         Replica.objects.create(
             deployment=deployment, worker="w", state="ready", heartbeat_at=timezone.now()
         )
+    )
+    now = timezone.now()
+    estate.add(
+        StatedModel.objects.create(deployment=deployment, model="m", first_at=now, seen_at=now)
     )
     with transaction.atomic():
         began = audit_record(

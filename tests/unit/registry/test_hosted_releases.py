@@ -16,6 +16,7 @@ from registry.catalog.code import NO_PACKAGES
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation
+from registry.incidents.models import Incident
 from registry.manifests import ManifestMismatch
 from registry.releases.comparison.build import version_compare
 from registry.releases.engines import engines_for, precisions_for
@@ -37,6 +38,7 @@ from registry.releases.serving import release_servable
 from registry.versions.hosted import check_hosted_task
 from registry.versions.models import ModelVersion
 from registry.versions.weights import measuring_engine
+from tests.unit.audit_support import bodies
 from tests.unit.registry.hosted_world import GENERATE, answered, description, hosted_version
 from tests.unit.registry.objects import data, evaluation, model, version
 from tests.unit.registry.office import ATTESTED, Office, proven
@@ -266,8 +268,32 @@ def test_the_dossier_states_what_the_provider_answered_and_reviewers_judge_drift
     release = submitted(office, gpt)
     text = str(dossier_sections(release.dossier))
     assert "which stated gpt-4o-2024-08-06 and no fingerprint, in" in text
+    measure(office, gpt, rows, 40.5)
+    release.refresh_from_db()
+    # A repetition that confirms the first evaluation does not end a review.
+    assert (release.state, Incident.objects.count()) == ("in_review", 0)
     latest = measure(office, gpt, rows, 30.0)
     assert latest.details["drift"]["metrics"] == {"chrf": {"first": 40.0, "now": 30.0}}
     again = submitted(office, gpt, deployment_name="helper")
     evaluated = office.checklist(again)["evaluated"]
     assert "chrf from 40 to 30" in str(evaluated)
+    release.refresh_from_db()
+    assert release.state == "voided"
+
+
+def test_drift_is_one_finding_which_the_next_dossier_shows(office: Office) -> None:
+    gpt = hosted(office)
+    turns = [{"role": "user", "content": "Name a city."}, {"role": "assistant", "content": "Rome"}]
+    rows = data(office.supplier, office.clinical, "chats", [{"messages": turns}], GENERATE)
+    for chrf in (40.0, 30.0, 29.0):
+        measure(office, gpt, rows, chrf)
+    incident = Incident.objects.get()
+    assert (incident.cause, incident.severity, incident.about) == ("drift", "medium", gpt)
+    assert "chrf from 40 to 30" in incident.happened
+    (event,) = bodies(action="incident:open")
+    assert event["data"]["cause"] == "drift"
+    dossier = submitted(office, gpt).dossier
+    assert [each["incident"] for each in dossier["hosted"]["findings"]] == [incident.pk]
+    text = str(dossier_sections(dossier))
+    assert f"Incident {incident.pk} of" in text
+    assert "medium, open: Since evaluation" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from registry.catalog.hosted import ProbeResult
 from tests.unit.workers import company
 from tests.unit.workers.provider import Answers, Provider, Received, described, replies
 from tests.unit.workers.test_hosted_versions import deployed, gpt
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 from workers.celery_tasks import egress
 from workers.celery_tasks.egress import EgressWorker
 from workers.celery_tasks.engines import offered_engines
@@ -44,6 +45,8 @@ class Plane:
         self.reports: list[tuple[int, ProbeResult]] = []
         self.reported = threading.Event()
         self.intakes: list[int] = []
+        self.stated: list[tuple[int, str, str]] = []
+        self.outage = False
 
     def probes(self, *, worker: str) -> list[ProbeOrder]:
         orders, self.orders = self.orders, []
@@ -70,6 +73,13 @@ class Plane:
         secret = b'{"header":"authorization","value":"Bearer sk-1"}'
         sealed = seal(secret, public=public_key_of(KEY), context=context)
         return SealedCredential(1, "clinical", name, "header", (host,), 1, sealed)
+
+    def model_stated(
+        self, *, worker: str, deployment_id: int, model: str, fingerprint: str
+    ) -> None:
+        self.stated.append((deployment_id, model, fingerprint))
+        if self.outage:
+            raise OSError("The control plane is away.")
 
     def drop_broken(self) -> None:
         pass
@@ -207,6 +217,40 @@ def test_a_process_that_calls_no_providers_loads_no_hosted_model(provider: Provi
             host.load(plan)
     finally:
         host.close()
+
+
+def test_names_in_answers_are_reported_once_and_again_after_an_outage(
+    configured: None, tmp_path: Path
+) -> None:
+    answer = {**ANSWER, "model": "test-2\x00", "system_fingerprint": "fp_2"}
+    server = Provider(replies(answer))
+    (tmp_path / "hosted.json").write_bytes(described(server.origin).canonical())
+    plane = Plane()
+    worker = worker_of(plane)
+    worker.start()
+    engine = worker.engine(tmp_path, 5)
+    numbers = count()
+
+    def ask() -> None:
+        answers = Answers()
+        inputs = GenerationInputs(messages=[ChatMessage(role="user", content="Hello")])
+        name = f"req_{next(numbers)}"
+        engine.submit(EngineRequest(name, inputs, SamplingOptions(), stream=False), answers)
+        assert answers.failed.code == "provider_differs"
+
+    try:
+        plane.outage = True
+        ask()
+        wait_until(lambda: plane.stated)
+        plane.outage = False
+        # Until the worker knows that its report failed, it sends no other.
+        wait_until(lambda: ask() or len(plane.stated) == 2)
+        ask()
+    finally:
+        engine.close()
+        worker.close()
+        server.close()
+    assert plane.stated == [(5, "test-2�", "fp_2")] * 2
 
 
 def test_the_engine_is_made_from_the_file_alone(

@@ -176,7 +176,10 @@ def test_a_provider_that_limits_its_requests_is_waited_for(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("behavior", "sentence"),
     [
-        (replies(answer("x", model="test-2")), "answered as test-2 fp_7, which the description"),
+        (
+            replies(answer("x", model="test-2")),
+            "answered as test-2 fp_7, which the approved description",
+        ),
         (
             replies({"error": {"message": "no such field"}}, status="400 Bad Request"),
             "The provider refused the request: no such field",

@@ -164,27 +164,48 @@ def test_stated_usage_is_reported(tmp_path: Path) -> None:
         assert done.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("fields", "answered_as"),
+    ("fields", "differs"),
     [
-        ({}, "test-2 fp_2"),
-        ({"answers_as": ["test-2"]}, ""),
-        ({"answers_as": ["test-2"], "fingerprint": "fp_2"}, ""),
-        ({"answers_as": ["test-2"], "fingerprint": "fp_1"}, "test-2 fp_2"),
+        ({}, True),
+        ({"answers_as": ["test-2"]}, False),
+        ({"answers_as": ["test-2"], "fingerprint": "fp_2"}, False),
+        ({"answers_as": ["test-2"], "fingerprint": "fp_1"}, True),
     ],
 )
-def test_another_model_or_fingerprint_is_reported(
-    tmp_path: Path, fields: dict[str, Any], answered_as: str
+def test_no_text_of_another_model_or_fingerprint_is_passed_on(
+    tmp_path: Path, fields: dict[str, Any], differs: bool, stream: bool
 ) -> None:
-    end = event(
-        {
-            "model": "test-2",
-            "system_fingerprint": "fp_2",
-            "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}],
-        }
-    )
-    with calling(tmp_path, streams(end, DONE), **fields) as (caller, _):
-        assert caller.ask().done.answered_as == answered_as
+    part = {"content": "Hi"}
+    choice = {"index": 0, "finish_reason": "stop", "delta" if stream else "message": part}
+    body = {"model": "test-2", "system_fingerprint": "fp_2", "choices": [choice]}
+    behave = streams(event(body), DONE) if stream else replies(body)
+    with calling(tmp_path, behave, **fields) as (caller, _):
+        answers = caller.ask(stream=stream)
+        assert caller.engine.stated == (answers.end and {("test-2", "fp_2")})
+        if differs:
+            assert (answers.failed.code, answers.failed.status) == ("provider_differs", 502)
+            assert "answered as test-2 fp_2" in answers.failed.message
+            assert answers.text == ""
+        else:
+            assert answers.text == "Hi"
+
+
+def test_an_answer_without_the_pinned_fingerprint_fails_at_its_end(tmp_path: Path) -> None:
+    behave = streams(piece("Hello"), piece("", "stop"), DONE)
+    with calling(tmp_path, behave, fingerprint="fp_1") as (caller, _):
+        answers = caller.ask()
+        assert answers.failed.code == "provider_differs"
+        assert "test-1 without a fingerprint" in answers.failed.message
+        assert answers.failed.completion_tokens > 0
+
+
+def test_a_model_that_changes_in_mid_stream_ends_the_stream(tmp_path: Path) -> None:
+    other = event({"model": "test-2", "choices": [{"index": 0, "delta": {"content": " you"}}]})
+    with calling(tmp_path, streams(piece("Hello"), other, DONE)) as (caller, _):
+        answers = caller.ask()
+        assert (answers.failed.code, answers.text) == ("provider_differs", "Hello")
 
 
 def test_a_huge_event_is_refused(tmp_path: Path) -> None:

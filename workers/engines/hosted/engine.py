@@ -10,12 +10,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import cast
 
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription, WireShape
+from registry.catalog.requests import printable
 from workers.egress.connections import Answer, ProviderFailed
 from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
@@ -31,13 +32,15 @@ from workers.engines.hosted.shapes import (
 )
 from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
 from workers.request_logs import about
-from workers.wire import ANSWERED_AS_MAX, Delta, Done, EngineLoad, Failed
+from workers.wire import Delta, Done, EngineLoad, Failed
 
 logger = logging.getLogger(__name__)
 _CLOSE_S = 10.0
 # Pause between two log lines about answers of another model.
 _REMIND_S = 60.0
 _STATED_MAX = 10
+# Code of the failure of a request whose answer states another model.
+DIFFERS = "provider_differs"
 
 SHAPES: dict[WireShape, Shape] = {
     WireShape.OPENAI: cast(Shape, openai),
@@ -83,7 +86,7 @@ class _Work:
             name = self.request.request_id
             logger.exception("The end of request %s was lost", name, extra=about(name))
 
-    def done(self, finish: str, answered_as: str = "") -> Done:
+    def done(self, finish: str) -> Done:
         """Return the last event of an answer, with the usage that it stated or an estimate."""
         state = self.reader.state
         prompt, completion, estimated = self.used()
@@ -99,7 +102,6 @@ class _Work:
             decode_ms=0 if first is None else round((now - first) * 1000),
             connect_ms=round(self.connect_s * 1000),
             estimated=estimated,
-            answered_as=answered_as,
         )
 
     def used(self) -> tuple[int, int, bool]:
@@ -142,6 +144,7 @@ class HostedEngine:
         credentials: Secrets of departments.
         deployment_id: The deployment that uses the engine, and its credential.
         job_id: The evaluation that uses it instead of a deployment.
+        on_stated: Gets the model and the fingerprint of each answer, in the event loop's thread.
 
     Raises:
         InvalidInput: the description is invalid.
@@ -156,12 +159,15 @@ class HostedEngine:
         credentials: Credentials,
         deployment_id: int = 0,
         job_id: str = "",
+        on_stated: Callable[[str, str], None] = lambda model, fingerprint: None,
     ) -> None:
         self.description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
+        self._names, self._fingerprint = self.description.names, self.description.fingerprint
         self._shape = SHAPES[self.description.shape]
         self._loop = loop
         self._credentials = credentials
         self._deployment_id, self._job_id = deployment_id, job_id
+        self._on_stated = on_stated
         # Pairs of model and fingerprint in answers, at most `_STATED_MAX` of them.
         self.stated: set[tuple[str, str]] = set()
         self._route = loop.egress.route(self.description.base_url)
@@ -287,10 +293,15 @@ class HostedEngine:
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
-            work.send(work.reader.whole(await answer.read(MAX_ANSWER)))
+            deltas = work.reader.whole(await answer.read(MAX_ANSWER))
+            self._check(work)
+            work.send(deltas)
         if not state.complete:
             raise ProviderFailed("The provider ended its answer before it was complete.")
-        return work.done(state.finish[min(state.finish)], self._difference(work))
+        if not self.description.covers(state.model, state.fingerprint):
+            raise self._differs(work)
+        self._note(state.model, state.fingerprint)
+        return work.done(state.finish[min(state.finish)])
 
     async def _stream(self, work: _Work, answer: Answer) -> None:
         splitter, reader, idle_s = EventSplitter(), work.reader, self._rules.idle_s
@@ -300,7 +311,10 @@ class HostedEngine:
             async with asyncio.timeout(idle_s) as idle:
                 while chunk := await answer.chunk(MAX_ANSWER):
                     for data in splitter.feed(chunk):
-                        work.send(reader.event(data))
+                        deltas = reader.event(data)
+                        # Before the first text, so that no answer of another model begins.
+                        self._check(work)
+                        work.send(deltas)
                         if reader.state.ended:
                             return
                     if splitter.lines > lines:
@@ -309,16 +323,22 @@ class HostedEngine:
         except TimeoutError:
             raise _late("continue its answer", idle_s) from None
 
-    def _difference(self, work: _Work) -> str:
-        """Return the model and fingerprint of an answer if they differ from the description."""
-        state, description = work.reader.state, self.description
-        if len(self.stated) < _STATED_MAX:
-            self.stated.add((state.model, state.fingerprint))
-        same_model = not state.model or state.model in description.names
-        same_system = description.fingerprint in ("", state.fingerprint)
-        if same_model and same_system:
-            return ""
-        words = f"{state.model or description.model} {state.fingerprint}".strip()[:ANSWERED_AS_MAX]
+    def _check(self, work: _Work) -> None:
+        """Raise ProviderFailed if an answer states another model or fingerprint."""
+        state = work.reader.state
+        if state.model and state.model not in self._names:
+            raise self._differs(work)
+        if self._fingerprint and state.fingerprint not in ("", self._fingerprint):
+            raise self._differs(work)
+
+    def _differs(self, work: _Work) -> ProviderFailed:
+        """Record an answer of another model; return the failure of its request."""
+        model, fingerprint = work.reader.state.model, work.reader.state.fingerprint
+        self._note(model, fingerprint)
+        if self._fingerprint and not fingerprint:
+            words = f"{model or self.description.model} without a fingerprint"
+        else:
+            words = f"{model or self.description.model} {fingerprint}".rstrip()
         self._differing += 1
         if time.monotonic() - self._reminded_at >= _REMIND_S:
             self._reminded_at = time.monotonic()
@@ -329,7 +349,16 @@ class HostedEngine:
                 self._differing,
                 extra=about(work.request.request_id),
             )
-        return words
+        return ProviderFailed(
+            f"The provider answered as {printable(words, 200)}, which the approved description "
+            "does not name.",
+            code=DIFFERS,
+        )
+
+    def _note(self, model: str, fingerprint: str) -> None:
+        if len(self.stated) < _STATED_MAX:
+            self.stated.add((model, fingerprint))
+        self._on_stated(model, fingerprint)
 
 
 def _late(action: str, seconds: float) -> ProviderFailed:

@@ -12,7 +12,7 @@ import orjson
 
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import MAX_CALLS, ChatMessage, GenerationInputs, SamplingOptions
-from registry.catalog.hosted import HostedDescription
+from registry.catalog.hosted import FINGERPRINT_MAX, STATED_MODEL_MAX, HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.engines.protocol import RequestRefused
 from workers.wire import Delta
@@ -150,9 +150,9 @@ class State:
     def names(self, model: Any, fingerprint: Any = None) -> None:
         """Record the model and fingerprint that an event states."""
         if isinstance(model, str) and model:
-            self.model = model[:200]
+            self.model = model[:STATED_MODEL_MAX]
         if isinstance(fingerprint, str) and fingerprint:
-            self.fingerprint = fingerprint[:100]
+            self.fingerprint = fingerprint[:FINGERPRINT_MAX]
 
     def _index(self, index: Any) -> int:
         if type(index) is not int or not 0 <= index < self.choices:

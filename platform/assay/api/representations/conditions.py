@@ -21,6 +21,7 @@ class ConditionsAnswer(serializers.Serializer[Any]):
     obligations = serializers.SerializerMethodField()
     shadow_only = serializers.SerializerMethodField()
     reviewers_read_content = serializers.SerializerMethodField()
+    suspend_on_difference = serializers.SerializerMethodField()
     words = serializers.SerializerMethodField()
 
     def get_departments(self, stored: dict[str, Any]) -> list[str]:
@@ -43,6 +44,9 @@ class ConditionsAnswer(serializers.Serializer[Any]):
 
     def get_reviewers_read_content(self, stored: dict[str, Any]) -> bool:
         return stored.get("reviewers_read_content") is True
+
+    def get_suspend_on_difference(self, stored: dict[str, Any]) -> bool:
+        return stored.get("suspend_on_difference") is True
 
     def get_words(self, stored: dict[str, Any]) -> list[str]:
         return conditions_words(stored)

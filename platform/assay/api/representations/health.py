@@ -49,7 +49,7 @@ class HealthChangeAnswer(serializers.Serializer[Any]):
     """Event that may explain a change of the figures."""
 
     at = serializers.DateTimeField()
-    kind = serializers.CharField(help_text="release, replicas, state or policy")
+    kind = serializers.CharField(help_text="release, replicas, state, policy or provider")
     text = serializers.CharField()
     reference = serializers.IntegerField(help_text="Number of the release, deployment or policy.")
 

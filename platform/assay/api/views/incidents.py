@@ -54,7 +54,10 @@ class IncidentAnswer(serializers.Serializer[Any]):
     suspends = serializers.BooleanField()
     department = slug()
     versions = serializers.SerializerMethodField()
-    reporter = PersonReference()
+    reporter = PersonReference(allow_null=True, help_text="Null if Assay opened it.")
+    cause = serializers.CharField(
+        help_text="`provider_differs` or `drift` if Assay opened it; else empty."
+    )
     aware_at = serializers.DateTimeField()
     report_by = serializers.DateTimeField(
         allow_null=True, help_text="Deadline for reporting a serious incident to the authority."
@@ -75,7 +78,7 @@ class IncidentNoteAnswer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     detail = serializers.CharField()
     text = serializers.CharField()
-    person = PersonReference()
+    person = PersonReference(allow_null=True, help_text="Null if Assay wrote it.")
     created_at = serializers.DateTimeField()
 
 

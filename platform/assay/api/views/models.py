@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
+from rest_framework import serializers
 from rest_framework.request import Request
 
 from assay.api.documentation import RANGES, operation
@@ -37,7 +38,9 @@ from registry.versions.selectors import (
     versions_visible_to,
 )
 from registry.versions.services import model_create, version_file_export
+from workers.deployments.models import StatedModel
 from workers.deployments.radius import BlastRadius, blast_radius
+from workers.deployments.stated_models import stated_of_version
 from workers.jobs.models import Job
 from workers.jobs.prompts import prompt_version_create
 from workers.jobs.schemas import NewPromptVersion
@@ -83,6 +86,29 @@ def show_version(actor: Principal, version_id: int) -> dict[str, Any]:
         "gates": gates_visible_to(actor).filter(model=version.model_id)[:100],
         "lineage": lineage(version, actor=actor),
     }
+
+
+class StatedModelAnswer(serializers.Serializer[Any]):
+    """A model and a fingerprint that answers of a provider stated, each empty if they stated none.
+    `differs`: the description does not name them; null until the controller has compared them."""
+
+    id = serializers.IntegerField()
+    deployment = serializers.CharField(source="deployment.name")
+    model = serializers.CharField()
+    fingerprint = serializers.CharField()
+    differs = serializers.BooleanField(allow_null=True)
+    first_at = serializers.DateTimeField()
+    seen_at = serializers.DateTimeField(help_text="Time of the last record, at most one an hour.")
+
+
+@versions.list(
+    "versions/<id:version_id>/stated-models",
+    "List the models that answers for a hosted version stated",
+    answer=StatedModelAnswer,
+    order=("-seen_at", "-id"),
+)
+def stated(actor: Principal, version_id: int) -> QuerySet[StatedModel]:
+    return stated_of_version(actor, version_get(actor=actor, id=version_id))
 
 
 class VersionFileView(Endpoint):

@@ -22,6 +22,7 @@ from workers.schedules.services import (
     schedule_resume,
     schedule_run,
 )
+from workers.schedules.watching import Watch, version_watch
 
 routes = Routes("Jobs", ScheduleAnswer)
 
@@ -34,6 +35,15 @@ def list_schedules(actor: Principal, query: ScheduleFilter) -> QuerySet[Schedule
 @routes.create("schedules", "Schedule a recurring evaluation or fine-tune", judged=True)
 def create(actor: Principal, body: NewSchedule) -> Schedule:
     return schedule_create(actor=actor, schedule=body)
+
+
+@routes.create(
+    "versions/<id:version_id>/watch",
+    "Evaluate a hosted version now and every day, on a few rows",
+    judged=True,
+)
+def watch(actor: Principal, version_id: int, body: Watch) -> Schedule:
+    return version_watch(actor=actor, version_id=version_id, dataset_version=body.dataset_version)
 
 
 @routes.get("schedules/<id:schedule_id>", "One schedule and its next times")

@@ -158,6 +158,12 @@ ANSWERS_CHANGED = Reading(
     "be compared.",
     ("deployment",),
 )
+PROVIDER_DIFFERS = Reading(
+    "assay_provider_differs",
+    "Names of models that a provider's answers stated in the last two hours, and that the approved "
+    "description does not name.",
+    ("deployment",),
+)
 # More workers than a machine runs, so that a compromised node cannot add unlimited labels.
 _MOST_WORKERS = 64
 # Of all workers that are not on nodes.
@@ -298,12 +304,15 @@ def _show_replicas(figures: dict[str, dict[str, int]]) -> None:
 
 def _show_software(row: Measurement | None, controllers: Mapping[str, int]) -> None:
     figures = {"code": {}, "answers": {}} if row is None else row.figures
-    for gauge in (CODE_DIFFERS, ANSWERS_CHANGED):
+    for gauge in (CODE_DIFFERS, ANSWERS_CHANGED, PROVIDER_DIFFERS):
         gauge.clear()
     for task in {*figures["code"], *controllers}:
         CODE_DIFFERS.labels(task).set(figures["code"].get(task, 0) + controllers.get(task, 0))
     for deployment, count in figures["answers"].items():
         ANSWERS_CHANGED.labels(deployment).set(count)
+    # Controllers of earlier versions do not count them.
+    for deployment, count in figures.get("stated", {}).items():
+        PROVIDER_DIFFERS.labels(deployment).set(count)
 
 
 def _show_store(row: Measurement) -> None:

@@ -15,6 +15,8 @@ from registry.releases.conditions import (
     conditions_agreed,
     requested_conditions,
 )
+from registry.versions.models import VersionKind
+from registry.versions.weights import weights_version
 
 PREFIX = "condition_"
 # Bounds on the fields of a refused form that are shown again.
@@ -31,6 +33,7 @@ def conditions(page: Page) -> dict[str, Any]:
         "asked": [(vote.person, each.words()) for vote, each in votes],
         "agreed": _agreed(page) if len(votes) > 1 else [],
         "condition_departments": sorted(page.release.departments.all(), key=lambda d: d.name),
+        "condition_hosted": weights_version(page.release.version).kind == VersionKind.HOSTED,
         "condition_typed": {name: values[0] for name, values in typed.items() if values},
         "condition_only": typed.get(f"{PREFIX}departments", []),
     }
@@ -74,6 +77,7 @@ def submitted_conditions(post: QueryDict) -> dict[str, Any]:
         "obligations": [line.strip() for line in lines if line.strip()],
         "shadow_only": f"{PREFIX}shadow_only" in post or None,
         "reviewers_read_content": f"{PREFIX}reviewers_read_content" in post or None,
+        "suspend_on_difference": f"{PREFIX}suspend_on_difference" in post or None,
     }
     return {name: value for name, value in values.items() if value or value == 0}
 

@@ -245,7 +245,7 @@ function draw(canvas) {
     const dashed = series.dashed || place >= SERIES.length;
     const radius = series.dashed ? 0 : spec.marked && spec.labels.map((_, at) => (spec.marked.includes(at) ? 6 : 3));
     const label = series.short ? series.name : series.name.replaceAll("_", " ");
-    return { name: series.name, short: series.short, label, data: series.data, borderColor: color, borderDash: dashed ? DASHES : [], pointRadius: radius, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
+    return { name: series.name, short: series.short, label, data: series.data, borderColor: color, borderDash: dashed ? DASHES : [], pointRadius: radius, backgroundColor: spec.type === "bar" ? color : color + "22", fill: series.fill ?? (spec.fill || false), borderRadius: 3, maxBarThickness: 34, spanGaps: !spec.gaps };
   });
   const marks = { id: "marks", afterDatasetsDraw: (chart) => drawMarks(chart, spec.marks || []) };
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec), plugins: [marks] });

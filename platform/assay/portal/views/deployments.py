@@ -20,6 +20,7 @@ from governance.reviews.models import Verdict
 from governance.schemas import parsed
 from governance.usage.selectors import may_view_usage
 from registry.catalog import TASKS, unavailable_reason
+from registry.incidents.selectors import incidents_of
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_reviews
@@ -32,6 +33,7 @@ from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_stop
+from workers.deployments.stated_models import stated_by
 from workers.placement.selectors import need_of_deployment, places_of
 from workers.placement.services import deployment_place
 from workers.placement.settings import ReplicaSettings
@@ -84,6 +86,8 @@ class DeploymentPage(ActionScreen):
             "renewal": release_renewal(actor=self.actor, release=deployment.release),
             "version": version,
             "hosted": hosted_served(version),
+            "stated": stated_by([deployment]),
+            "incidents": incidents_of(self.actor, version.pk),
             "unavailable": unavailable_reason(version.model.task),
             "live": live,
             "replicas": list(deployment.replicas.all()),

@@ -8,10 +8,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
+from assay.portal.canaries import watched
 from assay.portal.dataset_media import media_answer
 from assay.portal.evidence import drawn
 from assay.portal.forms.models import EvaluateForm, RecallForm
-from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in
 from assay.portal.lineage import drawing
 from assay.portal.readiness import may_see_readiness, readiness_panel
 from assay.portal.series import curves
@@ -32,14 +33,15 @@ from registry.releases.exports.hosted import NOT_PINNED, hosted_blocks
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
+from registry.versions.hosted import can_be_evaluated, hosted_served
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.recall import version_recall
 from registry.versions.selectors import training_data, version_get, versions_visible_to
-from registry.versions.weights import weights_version
 from workers.deployments.radius import blast_radius
 from workers.jobs.models import JobPriority
 from workers.jobs.requests import evaluate_request
 from workers.jobs.selectors import job_events, jobs_visible_to
+from workers.schedules.watching import version_watch
 
 EVALUATIONS_SHOWN = 6
 
@@ -94,6 +96,7 @@ class VersionPage(Screen):
             if version.kind == VersionKind.HOSTED
             else None,
             "not_pinned": NOT_PINNED,
+            "watched": watched(self.actor, version) if hosted_served(version) else None,
             "may_describe": version.kind == VersionKind.HOSTED
             and may(self.actor, Action.INTAKE_CREATE, kind="intake", department=department),
             "may_prompt": may(self.actor, Action.JOB_CREATE, kind="job", department=department),
@@ -127,7 +130,7 @@ class VersionPage(Screen):
             "may_evaluate": trusted
             and task is not None
             and task.evaluation is not None
-            and weights_version(version).kind != VersionKind.HOSTED
+            and can_be_evaluated(version, task)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
         }
 
@@ -172,6 +175,22 @@ class Evaluate(ActionScreen):
             priority=JobPriority.named(values["priority"] or "normal"),
         )
         return redirect("portal:job", id=job.pk)
+
+
+class VersionWatch(VersionPage, ActionScreen):
+    """Watch a hosted version by a daily evaluation."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        schedule = version_watch(
+            actor=self.actor,
+            version_id=id,
+            dataset_version=number_in(self.request.POST, "dataset_version"),
+        )
+        return self.done(
+            f"{schedule.name}: the first evaluation is queued, and repeats every day.",
+            "portal:version",
+            id=id,
+        )
 
 
 class EvaluationRecording(Screen):
