@@ -14,15 +14,16 @@ from registry.catalog.hosted import (
     PROBE_TEXT,
     PROBE_TOKENS,
     HostedDescription,
+    Operation,
     ProbeResult,
 )
+from registry.catalog.inputs import Inputs, NoOptions, Options, TextInputs
 from registry.catalog.requests import printable
 from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
-from workers.engines.hosted.engine import SHAPES
-from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, send
+from workers.engines.hosted.engine import shape_of
+from workers.engines.hosted.exchange import listed_models, read_whole, send
 from workers.engines.hosted.failures import MALFORMED
-from workers.engines.hosted.shapes import encode
 from workers.engines.protocol import RequestRefused
 
 # Time limit for both exchanges together.
@@ -52,17 +53,15 @@ def unreached(reason: str) -> ProbeResult:
 async def _probed(
     egress: Egress, description: HostedDescription, credential: Credential | None
 ) -> ProbeResult:
-    shape = SHAPES[description.shape]
-    inputs = GenerationInputs(messages=[ChatMessage(role="user", content=PROBE_TEXT)])
+    shape = shape_of(description)
+    inputs, options = probe_request(description)
     began = time.monotonic()
     route = egress.route(description.base_url)
-    # A limit that the description does not permit is not sent.
-    options = SamplingOptions(max_tokens=PROBE_TOKENS)
     call = shape.call(description, inputs, options, stream=False)
     reader = shape.reader(description, call)
-    answer = await send(route, call, encode(call.body), credential, within_s=WITHIN_S)
+    answer = await send(route, call, call.encoded(), credential, within_s=WITHIN_S)
     try:
-        reader.whole(await answer.read(MAX_ANSWER))
+        reader.whole(await read_whole(call, answer))
     finally:
         answer.close()
     latency = time.monotonic() - began
@@ -77,6 +76,16 @@ async def _probed(
         prompt_tokens=state.prompt_tokens,
         completion_tokens=state.completion_tokens,
     )
+
+
+def probe_request(description: HostedDescription) -> tuple[Inputs, Options]:
+    """Return the fixed request of intake for a description's operation."""
+    match description.operation:
+        case Operation.EMBEDDINGS:
+            return TextInputs(input=[PROBE_TEXT]), NoOptions()
+    # A limit that the description does not permit is not sent.
+    message = ChatMessage(role="user", content=PROBE_TEXT)
+    return GenerationInputs(messages=[message]), SamplingOptions(max_tokens=PROBE_TOKENS)
 
 
 def _listed(description: HostedDescription, body: bytes) -> bool | None:

@@ -25,6 +25,7 @@ from governance.people.models import Person
 from governance.quotas.models import BudgetHold
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import tariff_for
+from registry.catalog import get_task
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.intake.models import Intake, IntakeProbe, IntakeState
@@ -135,8 +136,10 @@ def test_a_wrong_description_is_refused_by_field_and_a_foreign_model_before_it_i
         assert field in refused.value.fields
     with pytest.raises(NotFound):
         requested(model=company.model("theirs", GENERATE, "finance"), description={})
-    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
+    with pytest.raises(InvalidInput, match="operation chat cannot serve the task embeddings"):
         requested(model=company.model("minilm", "embeddings"))
+    with pytest.raises(InvalidInput, match="cannot serve the task text-classification"):
+        requested(model=company.model("labels", "text-classification"))
     with pytest.raises(InvalidInput, match="no GGUF"):
         intake_request(
             actor=company.developer(),
@@ -164,7 +167,8 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "in" / HOSTED_FILE).write_bytes(file_of())
-    result = result_checked("intake", _hosted_intake(tmp_path / "in", tmp_path / "out", []))
+    task = get_task(GENERATE)
+    result = result_checked("intake", _hosted_intake(tmp_path / "in", tmp_path / "out", [], task))
     assert (tmp_path / "out" / HOSTED_FILE).read_bytes() == CANONICAL
     manifest = Manifest.from_json(result["manifest"])
     assert manifest.digest == stored({HOSTED_FILE: CANONICAL}).digest
@@ -176,6 +180,13 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     intake.refresh_from_db()
     assert intake.state == IntakeState.PROBING
     assert intake.hosted == HostedDescription.read(described()).model_dump(mode="json")
+
+
+def test_a_description_of_another_task_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / HOSTED_FILE).write_bytes(file_of())
+    checked = _hosted_intake(tmp_path, tmp_path, [], get_task("embeddings"))
+    assert checked["rejected"] == "The operation chat cannot serve the task embeddings."
+    assert not checked["findings"][-1]["passed"]
 
 
 def probing() -> Intake:

@@ -15,18 +15,18 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import cast
 
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription, WireShape
+from registry.catalog.declaration import Unit
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation, WireShape
 from workers.egress.connections import Answer, ProviderFailed
 from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
-from workers.engines.hosted import anthropic, gemini, openai
+from workers.engines.hosted import anthropic, embeddings, gemini, openai
 from workers.engines.hosted.events import EventSplitter
-from workers.engines.hosted.exchange import MAX_ANSWER, send
+from workers.engines.hosted.exchange import MAX_ANSWER, read_whole, send
 from workers.engines.hosted.shapes import (
     Call,
     Reader,
     Shape,
-    encode,
     estimate_prompt,
 )
 from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
@@ -39,11 +39,20 @@ _CLOSE_S = 10.0
 _REMIND_S = 60.0
 _STATED_MAX = 10
 
-SHAPES: dict[WireShape, Shape] = {
-    WireShape.OPENAI: cast(Shape, openai),
-    WireShape.ANTHROPIC: cast(Shape, anthropic),
-    WireShape.GEMINI: cast(Shape, gemini),
+SHAPES: dict[tuple[WireShape, Operation], Shape] = {
+    (WireShape.OPENAI, Operation.CHAT): cast(Shape, openai),
+    (WireShape.ANTHROPIC, Operation.CHAT): cast(Shape, anthropic),
+    (WireShape.GEMINI, Operation.CHAT): cast(Shape, gemini),
+    (WireShape.OPENAI, Operation.EMBEDDINGS): cast(Shape, embeddings),
+    (WireShape.GEMINI, Operation.EMBEDDINGS): cast(Shape, embeddings),
 }
+# Larger answers are read in a thread, so that they do not delay the streams of the event loop.
+_LARGE = 1024 * 1024
+
+
+def shape_of(description: HostedDescription) -> Shape:
+    """Return the wire shape of a description's operation."""
+    return SHAPES[description.shape, description.operation]
 
 
 class _Work:
@@ -52,7 +61,7 @@ class _Work:
     def __init__(self, request: EngineRequest, sink: Sink, call: Call, reader: Reader) -> None:
         self.request = request
         self.call = call
-        self.body = encode(call.body)
+        self.body = call.encoded()
         self.reader = reader
         self.task: asyncio.Task[None] | None = None
         self.running = self.canceled = False
@@ -92,7 +101,7 @@ class _Work:
             prompt,
             completion,
             results=state.results,
-            units=prompt + completion,
+            units=prompt + completion if state.units is None else state.units,
             stop=state.stop if getattr(self.request.options, "name_stop", False) else "",
             prefill_ms=0 if first is None else round((first - self.began) * 1000),
             decode_ms=0 if first is None else round((now - first) * 1000),
@@ -104,6 +113,8 @@ class _Work:
         """Return the tokens of prompt and answer, and whether one of them is an estimate."""
         state = self.reader.state
         prompt, completion = state.prompt_tokens, state.completion_tokens
+        if state.units is not None:
+            return prompt or 0, completion or 0, False
         estimated = prompt is None or completion is None
         if prompt is None:
             prompt = estimate_prompt(self.request.inputs)
@@ -156,7 +167,7 @@ class HostedEngine:
         job_id: str = "",
     ) -> None:
         self.description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
-        self._shape = SHAPES[self.description.shape]
+        self._shape = shape_of(self.description)
         self._loop = loop
         self._credentials = credentials
         self._deployment_id, self._job_id = deployment_id, job_id
@@ -203,7 +214,10 @@ class HostedEngine:
         call = self._shape.call(
             self.description, request.inputs, request.options, stream=request.stream
         )
-        work = _Work(request, sink, call, self._shape.reader(self.description, call))
+        reader = self._shape.reader(self.description, call)
+        if self.description.rules.unit is not Unit.TOKENS:
+            reader.state.units = request.units
+        work = _Work(request, sink, call, reader)
         with self._lock:
             if self._closing:
                 raise EngineStopped
@@ -283,7 +297,11 @@ class HostedEngine:
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
-            work.send(work.reader.whole(await answer.read(MAX_ANSWER)))
+            body = await read_whole(work.call, answer)
+            if len(body) > _LARGE:
+                work.send(await asyncio.to_thread(work.reader.whole, body))
+            else:
+                work.send(work.reader.whole(body))
         if not state.complete:
             raise ProviderFailed("The provider ended its answer before it was complete.")
         return work.done(state.finish[min(state.finish)], self._difference(work))

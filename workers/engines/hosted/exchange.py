@@ -35,6 +35,21 @@ async def send(
         answer.close()
 
 
+async def read_whole(call: Call, answer: Answer) -> bytes:
+    """Return the body of an answer that is not streamed.
+
+    Raises:
+        ProviderFailed: it is too large, or of another media type than the call accepts.
+    """
+    if call.accepts and answer.content_type not in call.accepts:
+        # Such an answer is most likely an error with status 200.
+        stated = answer.content_type[:80] or "none"
+        raise ProviderFailed(
+            f"The provider sent a body of type {stated}; {min(call.accepts)} was expected."
+        )
+    return await answer.read(MAX_ANSWER)
+
+
 async def listed_models(
     route: Route, credential: Credential | None, headers: dict[str, str], *, within_s: float
 ) -> bytes | None:

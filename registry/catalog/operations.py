@@ -1,0 +1,142 @@
+"""Operations of providers: kinds of endpoints, with the tasks that each can serve.
+
+Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from governance.usage.units import Unit
+from registry.catalog.declaration import GENERATION, Task
+
+
+class WireShape(StrEnum):
+    """Form of requests and answers that a provider understands."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
+
+
+WIRE_SHAPE_TITLES = {
+    WireShape.OPENAI: "OpenAI",
+    WireShape.ANTHROPIC: "Anthropic Messages",
+    WireShape.GEMINI: "Gemini",
+}
+
+
+class Operation(StrEnum):
+    """Kind of endpoint of a provider."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
+# Settings that a description may permit: fields of the task's inputs and options. Both `max_tokens`
+# and `max_completion_tokens` permit a limit on tokens; providers differ in its name.
+Parameter = Literal[
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "choices",
+    "logprobs",
+    "logit_bias",
+    "presence_penalty",
+    "frequency_penalty",
+    "json_schema",
+    "tools",
+    "images",
+    "dimensions",
+]
+PARAMETER_TITLES: dict[Parameter, str] = {
+    "max_tokens": "Maximum tokens (max_tokens)",
+    "max_completion_tokens": "Maximum tokens (max_completion_tokens)",
+    "temperature": "Temperature",
+    "top_p": "Top-p sampling",
+    "stop": "Stop sequences",
+    "seed": "Random seed",
+    "choices": "Several answers to one prompt",
+    "logprobs": "Log probabilities of tokens",
+    "logit_bias": "Logit bias",
+    "presence_penalty": "Presence penalty",
+    "frequency_penalty": "Frequency penalty",
+    "json_schema": "JSON schema for answers",
+    "tools": "Tools",
+    "images": "Images in prompts",
+    "dimensions": "Shorter vectors (dimensions)",
+}
+_GENERATION = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "choices",
+        "logprobs",
+        "logit_bias",
+        "presence_penalty",
+        "frequency_penalty",
+        "json_schema",
+        "tools",
+        "images",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRules:
+    """Rules for descriptions of one operation.
+
+    Attributes:
+        title: Name for people.
+        shapes: Wire shapes that have the operation.
+        task: The only task that it serves; empty for all tasks that generate text.
+        parameters: Settings that a description may permit.
+        fields: Fields that only some operations have, and this one requires.
+        unit: Unit in which its use is metered and priced.
+    """
+
+    title: str
+    shapes: frozenset[WireShape]
+    task: str
+    parameters: frozenset[str]
+    fields: frozenset[str]
+    unit: Unit = Unit.TOKENS
+
+
+_OPENAI = frozenset({WireShape.OPENAI})
+OPERATIONS = {
+    Operation.CHAT: OperationRules(
+        "Chat completions, messages or generateContent",
+        frozenset(WireShape),
+        "",
+        _GENERATION,
+        frozenset({"context_tokens", "max_tokens"}),
+    ),
+    Operation.EMBEDDINGS: OperationRules(
+        "Embeddings",
+        frozenset({WireShape.OPENAI, WireShape.GEMINI}),
+        "embeddings",
+        frozenset({"dimensions"}),
+        frozenset({"context_tokens", "dimensions", "max_inputs"}),
+    ),
+}
+# Fields of a description that only some operations have.
+OWN_FIELDS = frozenset().union(*(rules.fields for rules in OPERATIONS.values()))
+
+
+def operations_for(task: Task) -> list[Operation]:
+    """Return the operations that can answer for a task; empty if no provider can."""
+    return [
+        name
+        for name, rules in OPERATIONS.items()
+        if (rules.task == task.name if rules.task else task.engine == GENERATION)
+    ]
