@@ -33,6 +33,7 @@ class Operation(StrEnum):
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+    TRANSCRIPTION = "transcription"
 
 
 # Settings that a description may permit: fields of the task's inputs and options. Both `max_tokens`
@@ -53,6 +54,10 @@ Parameter = Literal[
     "tools",
     "images",
     "dimensions",
+    "language",
+    "prompt",
+    "segments",
+    "translate",
 ]
 PARAMETER_TITLES: dict[Parameter, str] = {
     "max_tokens": "Maximum tokens (max_tokens)",
@@ -70,6 +75,10 @@ PARAMETER_TITLES: dict[Parameter, str] = {
     "tools": "Tools",
     "images": "Images in prompts",
     "dimensions": "Shorter vectors (dimensions)",
+    "language": "Language of recordings",
+    "prompt": "Prompt for transcripts",
+    "segments": "Times of segments (verbose_json)",
+    "translate": "Translation of recordings into English",
 }
 _GENERATION = frozenset(
     {
@@ -127,6 +136,14 @@ OPERATIONS = {
         "embeddings",
         frozenset({"dimensions"}),
         frozenset({"context_tokens", "dimensions", "max_inputs"}),
+    ),
+    Operation.TRANSCRIPTION: OperationRules(
+        "Transcription",
+        _OPENAI,
+        "automatic-speech-recognition",
+        frozenset({"language", "prompt", "temperature", "segments", "translate"}),
+        frozenset(),
+        Unit.AUDIO_SECONDS,
     ),
 }
 # Fields of a description that only some operations have.

@@ -1,9 +1,12 @@
-"""Intake's call of a provider: a fixed short text, and the list of models."""
+"""Intake's call of a provider: a fixed short request, and the list of models."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import struct
 import time
+from io import BytesIO
 
 import orjson
 from pydantic import ValidationError
@@ -17,7 +20,7 @@ from registry.catalog.hosted import (
     Operation,
     ProbeResult,
 )
-from registry.catalog.inputs import Inputs, NoOptions, Options, TextInputs
+from registry.catalog.inputs import Inputs, NoOptions, OneRecording, Options, TextInputs
 from registry.catalog.requests import printable
 from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
@@ -83,9 +86,22 @@ def probe_request(description: HostedDescription) -> tuple[Inputs, Options]:
     match description.operation:
         case Operation.EMBEDDINGS:
             return TextInputs(input=[PROBE_TEXT]), NoOptions()
+        case Operation.TRANSCRIPTION:
+            return OneRecording(audio=BytesIO(probe_audio())), NoOptions()
     # A limit that the description does not permit is not sent.
     message = ChatMessage(role="user", content=PROBE_TEXT)
     return GenerationInputs(messages=[message]), SamplingOptions(max_tokens=PROBE_TOKENS)
+
+
+def probe_audio() -> bytes:
+    """Return a second of a tone as WAV: 440 Hz, 8,000 samples of 16 bits."""
+    rate, size = 8_000, 16_000
+    head = struct.pack(
+        "<4sI8sIHHIIHH4sI",
+        *(b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size),
+    )
+    samples = (round(8_000 * math.sin(2 * math.pi * 440 * at / rate)) for at in range(rate))
+    return head + struct.pack(f"<{rate}h", *samples)
 
 
 def _listed(description: HostedDescription, body: bytes) -> bool | None:

@@ -267,6 +267,7 @@ FORMS = {
     "model": "m",
     "response_format": "verbose_json",
     "temperature": "0.5",
+    "prompt": "Names: Ann",
     "user": "ada",
 }
 TASKS = "/v1/tasks"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import pytest
+import soundfile
 
 from registry.catalog import TASKS
 from registry.catalog.generation import GenerationInputs
@@ -16,7 +18,7 @@ from tests.unit.workers.provider import Behavior, Provider, Received, described,
 from tests.waiting import PATIENCE_S
 from workers.egress.connections import EgressRules
 from workers.egress.loop import EgressLoop
-from workers.egress.probing import probe, probe_request
+from workers.egress.probing import probe, probe_audio, probe_request
 from workers.engines.hosted.engine import shape_of
 
 
@@ -42,6 +44,17 @@ def test_the_fixed_request_fits_every_description(operation: Operation) -> None:
             if operation in operations_for(task) and not isinstance(inputs, GenerationInputs):
                 task.input_schema.model_validate(dict(inputs))
                 task.option_schema.model_validate(dict(options))
+
+
+def test_a_tone_is_transcribed() -> None:
+    result, received = probed("transcription", replies({"text": "Beep"}))
+    assert (result.reached, result.model) == (True, "")
+    assert probe_audio() in received[0].body
+    description = HostedDescription.read(described_as(Operation.TRANSCRIPTION))
+    details = [each.detail for each in probe_findings(description, result)]
+    assert "metered in audio seconds" in details[0]
+    with soundfile.SoundFile(BytesIO(probe_audio())) as file:
+        assert (file.frames, file.samplerate) == (8_000, 8_000)
 
 
 def test_vectors_are_requested_of_a_fixed_text() -> None:

@@ -20,7 +20,7 @@ from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation, W
 from workers.egress.connections import Answer, ProviderFailed
 from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
-from workers.engines.hosted import anthropic, embeddings, gemini, openai
+from workers.engines.hosted import anthropic, embeddings, gemini, openai, transcription
 from workers.engines.hosted.events import EventSplitter
 from workers.engines.hosted.exchange import MAX_ANSWER, read_whole, send
 from workers.engines.hosted.shapes import (
@@ -45,6 +45,7 @@ SHAPES: dict[tuple[WireShape, Operation], Shape] = {
     (WireShape.GEMINI, Operation.CHAT): cast(Shape, gemini),
     (WireShape.OPENAI, Operation.EMBEDDINGS): cast(Shape, embeddings),
     (WireShape.GEMINI, Operation.EMBEDDINGS): cast(Shape, embeddings),
+    (WireShape.OPENAI, Operation.TRANSCRIPTION): cast(Shape, transcription),
 }
 # Larger answers are read in a thread, so that they do not delay the streams of the event loop.
 _LARGE = 1024 * 1024

@@ -39,6 +39,7 @@ _SAME = (
 )
 # Numbers that only some operations have.
 _NUMBERS = ("context_tokens", "max_tokens", "dimensions", "max_inputs")
+_PRICES = ("prompt", "completion", "unit")
 _TERMS = ("title", "url", "sha256", "retention_days", "trains_on_content")
 
 
@@ -120,6 +121,7 @@ class HostedForm(TablerForm):
     max_inputs = _number(MAX_TEXTS, "Most texts in one request", "For embeddings.")
     prompt_price = _price("Price per million prompt tokens")
     completion_price = _price("Price per million completion tokens")
+    unit_price = _price("Price per second of audio")
     cleared_for = forms.ChoiceField(
         choices=titled(Classification.choices),
         label="Highest classification of evaluation data",
@@ -159,9 +161,7 @@ def description_of(values: Mapping[str, Any]) -> dict[str, Any]:
         **{name: values[name] or 0 for name in _NUMBERS},
         "answers_as": _lines(values["answers_as"]),
         "shutdown_on": None if ends is None else ends.isoformat(),
-        "prices": {
-            name: int((values[f"{name}_price"] or 0) * MICRO) for name in ("prompt", "completion")
-        },
+        "prices": {name: int((values[f"{name}_price"] or 0) * MICRO) for name in _PRICES},
         "terms": {
             **{name: values[f"terms_{name}"] for name in _TERMS},
             "subprocessors": _lines(values["terms_subprocessors"]),
