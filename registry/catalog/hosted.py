@@ -61,7 +61,7 @@ Cleared = Literal["public", "internal", "confidential", "restricted"]
 
 # Fields that were added later. Without a value they are not written, so that earlier descriptions
 # keep their digests.
-_ADDED = frozenset({"operation", "dimensions", "max_inputs", "unit"})
+_ADDED = frozenset({"operation", "dimensions", "max_inputs", "voices", "unit"})
 
 
 class _Strict(BaseModel):
@@ -149,6 +149,7 @@ class HostedDescription(_Strict):
         max_tokens: Maximum tokens of an answer.
         dimensions: Length of each vector.
         max_inputs: Maximum number of texts in one request for vectors.
+        voices: Voices that callers may name; the first is the default.
         cleared_for: Highest classification of data that evaluations may send to the provider.
         shutdown_on: Day on which the provider ends the model, if it states one.
     """
@@ -167,6 +168,9 @@ class HostedDescription(_Strict):
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
     max_inputs: Annotated[int, Field(ge=0, le=MAX_TEXTS)] = 0
+    voices: Annotated[
+        list[Annotated[Visible, Field(min_length=1, max_length=100)]], Field(max_length=50)
+    ] = []
     cleared_for: Cleared = "public"
     terms: Terms
     shutdown_on: date | None = None

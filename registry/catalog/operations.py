@@ -34,6 +34,8 @@ class Operation(StrEnum):
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
     TRANSCRIPTION = "transcription"
+    SPEECH = "speech"
+    IMAGES = "images"
 
 
 # Settings that a description may permit: fields of the task's inputs and options. Both `max_tokens`
@@ -58,6 +60,11 @@ Parameter = Literal[
     "prompt",
     "segments",
     "translate",
+    "speed",
+    "instructions",
+    "n",
+    "size",
+    "response_format",
 ]
 PARAMETER_TITLES: dict[Parameter, str] = {
     "max_tokens": "Maximum tokens (max_tokens)",
@@ -79,6 +86,11 @@ PARAMETER_TITLES: dict[Parameter, str] = {
     "prompt": "Prompt for transcripts",
     "segments": "Times of segments (verbose_json)",
     "translate": "Translation of recordings into English",
+    "speed": "Speed of speech",
+    "instructions": "Instructions for speech",
+    "n": "Several images of one prompt",
+    "size": "Size of images",
+    "response_format": "Images in the answer (response_format)",
 }
 _GENERATION = frozenset(
     {
@@ -144,6 +156,22 @@ OPERATIONS = {
         frozenset({"language", "prompt", "temperature", "segments", "translate"}),
         frozenset(),
         Unit.AUDIO_SECONDS,
+    ),
+    Operation.SPEECH: OperationRules(
+        "Speech",
+        _OPENAI,
+        "text-to-speech",
+        frozenset({"speed", "instructions"}),
+        frozenset({"voices"}),
+        Unit.CHARACTERS,
+    ),
+    Operation.IMAGES: OperationRules(
+        "Images",
+        _OPENAI,
+        "text-to-image",
+        frozenset({"n", "size", "seed", "response_format"}),
+        frozenset(),
+        Unit.IMAGES,
     ),
 }
 # Fields of a description that only some operations have.

@@ -7,10 +7,12 @@ import math
 import struct
 import time
 from io import BytesIO
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
+from registry.catalog import get_task
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
 from registry.catalog.hosted import (
     PROBE_ERROR_MAX,
@@ -20,7 +22,7 @@ from registry.catalog.hosted import (
     Operation,
     ProbeResult,
 )
-from registry.catalog.inputs import Inputs, NoOptions, OneRecording, Options, TextInputs
+from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import printable
 from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
@@ -83,14 +85,23 @@ async def _probed(
 
 def probe_request(description: HostedDescription) -> tuple[Inputs, Options]:
     """Return the fixed request of intake for a description's operation."""
+    content: dict[str, Any]
     match description.operation:
         case Operation.EMBEDDINGS:
-            return TextInputs(input=[PROBE_TEXT]), NoOptions()
+            content = {"input": [PROBE_TEXT]}
         case Operation.TRANSCRIPTION:
-            return OneRecording(audio=BytesIO(probe_audio())), NoOptions()
-    # A limit that the description does not permit is not sent.
-    message = ChatMessage(role="user", content=PROBE_TEXT)
-    return GenerationInputs(messages=[message]), SamplingOptions(max_tokens=PROBE_TOKENS)
+            content = {"audio": BytesIO(probe_audio())}
+        case Operation.SPEECH:
+            content = {"text": PROBE_TEXT}
+        case Operation.IMAGES:
+            content = {"prompt": PROBE_TEXT}
+        case _:
+            # A limit that the description does not permit is not sent.
+            message = ChatMessage(role="user", content=PROBE_TEXT)
+            limit = SamplingOptions(max_tokens=PROBE_TOKENS)
+            return GenerationInputs(messages=[message]), limit
+    task = get_task(description.rules.task)
+    return task.input_schema.model_validate(content), task.option_schema()
 
 
 def probe_audio() -> bytes:

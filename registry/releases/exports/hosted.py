@@ -17,6 +17,7 @@ _FIELDS = {
     "max_tokens": "Longest answer in tokens",
     "dimensions": "Length of vectors",
     "max_inputs": "Most texts in one request",
+    "voices": "Voices",
 }
 # Every dossier and page with a description shows this to reviewers.
 NOT_PINNED = (

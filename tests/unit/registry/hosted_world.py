@@ -62,6 +62,7 @@ FIELDS: dict[str, Any] = {
     "max_tokens": 16_384,
     "dimensions": 1_536,
     "max_inputs": 2_048,
+    "voices": ["alloy", "ash"],
 }
 
 

@@ -386,6 +386,7 @@ BODIES: Bodies = {
             "response_format": "wav",
             "speed": 2,
             "stream_format": "audio",
+            "instructions": "Whisper.",
         }
     ],
     ("text-to-speech", f"{TASKS}/text-to-speech"): [

@@ -29,6 +29,7 @@ FIELDS: dict[str, Any] = {
     "max_tokens": 1_000,
     "dimensions": 3,
     "max_inputs": 4,
+    "voices": ["ash", "coral"],
 }
 PATHS = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 

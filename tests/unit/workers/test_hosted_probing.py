@@ -57,6 +57,21 @@ def test_a_tone_is_transcribed() -> None:
         assert (file.frames, file.samplerate) == (8_000, 8_000)
 
 
+@pytest.mark.parametrize(
+    ("operation", "behave", "unit"),
+    [
+        ("speech", replies(b"RIFF sound", "Content-Type: audio/wav"), "characters"),
+        ("images", replies({"data": [{"b64_json": "iVBORw0KGgo="}]}), "images"),
+    ],
+)
+def test_a_fixed_text_is_spoken_and_drawn(operation: str, behave: Behavior, unit: str) -> None:
+    result, received = probed(operation, behave)
+    assert (result.reached, result.error) == (True, "")
+    assert PROBE_TEXT in received[0].json.values()
+    description = HostedDescription.read(described_as(Operation(operation)))
+    assert f"metered in {unit}" in probe_findings(description, result)[0].detail
+
+
 def test_vectors_are_requested_of_a_fixed_text() -> None:
     row = {"index": 0, "embedding": [1.0, 0.0, 0.0]}
     answer = {"model": "test-1", "data": [row], "usage": {"prompt_tokens": 5}}

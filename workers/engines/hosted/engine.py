@@ -20,10 +20,19 @@ from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation, W
 from workers.egress.connections import Answer, ProviderFailed
 from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
-from workers.engines.hosted import anthropic, embeddings, gemini, openai, transcription
+from workers.engines.hosted import (
+    anthropic,
+    embeddings,
+    gemini,
+    images,
+    openai,
+    speech,
+    transcription,
+)
 from workers.engines.hosted.events import EventSplitter
-from workers.engines.hosted.exchange import MAX_ANSWER, read_whole, send
+from workers.engines.hosted.exchange import read_whole, send
 from workers.engines.hosted.shapes import (
+    MAX_ANSWER,
     Call,
     Reader,
     Shape,
@@ -46,6 +55,8 @@ SHAPES: dict[tuple[WireShape, Operation], Shape] = {
     (WireShape.OPENAI, Operation.EMBEDDINGS): cast(Shape, embeddings),
     (WireShape.GEMINI, Operation.EMBEDDINGS): cast(Shape, embeddings),
     (WireShape.OPENAI, Operation.TRANSCRIPTION): cast(Shape, transcription),
+    (WireShape.OPENAI, Operation.SPEECH): cast(Shape, speech),
+    (WireShape.OPENAI, Operation.IMAGES): cast(Shape, images),
 }
 # Larger answers are read in a thread, so that they do not delay the streams of the event loop.
 _LARGE = 1024 * 1024

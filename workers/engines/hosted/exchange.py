@@ -7,10 +7,9 @@ import asyncio
 from workers.egress.connections import Answer, ProviderFailed, Route
 from workers.egress.credentials import Credential
 from workers.engines.hosted.failures import status_failure
-from workers.engines.hosted.shapes import Call
+from workers.engines.hosted.shapes import MAX_ANSWER, Call
 
-# Most bytes of one answer; most bytes and time for the body of an error.
-MAX_ANSWER = 64 * 1024 * 1024
+# Most bytes and time for the body of an error.
 _MAX_ERROR, _ERROR_S = 65_536, 10.0
 
 
@@ -45,9 +44,10 @@ async def read_whole(call: Call, answer: Answer) -> bytes:
         # Such an answer is most likely an error with status 200.
         stated = answer.content_type[:80] or "none"
         raise ProviderFailed(
-            f"The provider sent a body of type {stated}; {min(call.accepts)} was expected."
+            f"The provider sent a body of type {stated}; {' or '.join(sorted(call.accepts))} was "
+            "expected."
         )
-    return await answer.read(MAX_ANSWER)
+    return await answer.read(call.most)
 
 
 async def listed_models(

@@ -19,6 +19,8 @@ from workers.wire import Delta
 
 # Most bytes of one request, with images in base64.
 MAX_BODY = 64 * 1024 * 1024
+# Most bytes of one answer, unless its call states fewer.
+MAX_ANSWER = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
 _IMAGES = (
@@ -42,6 +44,8 @@ class Call:
     content: bytes = b""
     # Media types that a whole answer may have; empty for any.
     accepts: frozenset[str] = frozenset()
+    # Most bytes of the answer.
+    most: int = MAX_ANSWER
 
     def encoded(self) -> bytes:
         """Return the bytes of the request. Raises RequestRefused if they are too many."""
@@ -269,7 +273,7 @@ def used_settings(
             if name in options.stated and name in permitted and name in able:
                 used[name] = value
             continue
-        _check_permitted(description, name)
+        check_permitted(description, name)
         if name not in able:
             raise refused(name)
         used[name] = value
@@ -305,12 +309,13 @@ def task_settings(
                 continue
             if name not in description.rules.parameters:
                 raise refused(*_CALLERS.get(name, (name,)))
-            _check_permitted(description, name)
+            check_permitted(description, name)
             used[name] = value
     return used
 
 
-def _check_permitted(description: HostedDescription, name: str) -> None:
+def check_permitted(description: HostedDescription, name: str) -> None:
+    """Raise RequestRefused if the description does not permit a setting."""
     if name not in description.parameters:
         setting, fix = _CALLERS.get(name, (name, "leave it out"))
         raise RequestRefused(
@@ -341,7 +346,7 @@ def token_limit(description: HostedDescription, options: SamplingOptions) -> int
         raise refused("max_tokens: 0", "request at least one token")
     if not {"max_tokens", "max_completion_tokens"} & set(description.parameters):
         if stated:
-            _check_permitted(description, "max_tokens")
+            check_permitted(description, "max_tokens")
         return None
     if stated and limit is not None and limit > description.max_tokens:
         raise RequestRefused(

@@ -121,7 +121,13 @@ class HostedForm(TablerForm):
     max_inputs = _number(MAX_TEXTS, "Most texts in one request", "For embeddings.")
     prompt_price = _price("Price per million prompt tokens")
     completion_price = _price("Price per million completion tokens")
-    unit_price = _price("Price per second of audio")
+    unit_price = _price("Price per second of audio, character or image")
+    voices = forms.CharField(
+        required=False,
+        max_length=5_050,
+        help_text="For speech. One voice per line. The first one is the default.",
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
     cleared_for = forms.ChoiceField(
         choices=titled(Classification.choices),
         label="Highest classification of evaluation data",
@@ -160,6 +166,7 @@ def description_of(values: Mapping[str, Any]) -> dict[str, Any]:
         **{name: values[name] for name in _SAME},
         **{name: values[name] or 0 for name in _NUMBERS},
         "answers_as": _lines(values["answers_as"]),
+        "voices": _lines(values["voices"]),
         "shutdown_on": None if ends is None else ends.isoformat(),
         "prices": {name: int((values[f"{name}_price"] or 0) * MICRO) for name in _PRICES},
         "terms": {
@@ -177,6 +184,7 @@ def initial_of(description: Mapping[str, Any]) -> dict[str, Any]:
         **{name: description[name] for name in _SAME if name in description},
         **{name: description.get(name) or None for name in _NUMBERS},
         "answers_as": "\n".join(description["answers_as"]),
+        "voices": "\n".join(description.get("voices", ())),
         "shutdown_on": description["shutdown_on"],
         **{f"{name}_price": price / MICRO for name, price in description["prices"].items()},
         **{f"terms_{name}": terms[name] for name in _TERMS},
