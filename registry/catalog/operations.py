@@ -32,6 +32,7 @@ class Operation(StrEnum):
     """Kind of endpoint of a provider."""
 
     CHAT = "chat"
+    RESPONSES = "responses"
     EMBEDDINGS = "embeddings"
     TRANSCRIPTION = "transcription"
     SPEECH = "speech"
@@ -140,6 +141,15 @@ OPERATIONS = {
         frozenset(WireShape),
         "",
         _GENERATION,
+        frozenset({"context_tokens", "max_tokens"}),
+    ),
+    Operation.RESPONSES: OperationRules(
+        "Responses",
+        _OPENAI,
+        "",
+        frozenset(
+            {"max_tokens", "temperature", "top_p", "logprobs", "json_schema", "tools", "images"}
+        ),
         frozenset({"context_tokens", "max_tokens"}),
     ),
     Operation.EMBEDDINGS: OperationRules(

@@ -26,6 +26,7 @@ from workers.engines.hosted import (
     gemini,
     images,
     openai,
+    responses,
     speech,
     transcription,
 )
@@ -52,6 +53,7 @@ SHAPES: dict[tuple[WireShape, Operation], Shape] = {
     (WireShape.OPENAI, Operation.CHAT): cast(Shape, openai),
     (WireShape.ANTHROPIC, Operation.CHAT): cast(Shape, anthropic),
     (WireShape.GEMINI, Operation.CHAT): cast(Shape, gemini),
+    (WireShape.OPENAI, Operation.RESPONSES): cast(Shape, responses),
     (WireShape.OPENAI, Operation.EMBEDDINGS): cast(Shape, embeddings),
     (WireShape.GEMINI, Operation.EMBEDDINGS): cast(Shape, embeddings),
     (WireShape.OPENAI, Operation.TRANSCRIPTION): cast(Shape, transcription),

@@ -145,7 +145,7 @@ class ChatReader:
         text = part.get("content") or part.get("refusal") or ""
         if isinstance(text, list):
             text = "".join(each["text"] for each in text if each.get("type") == "text")
-        scores = _scores(logprobs)
+        scores = token_scores(logprobs)
         if text or scores:
             deltas.append(self.state.text(index, text, scores))
         for number, tool in enumerate(part.get("tool_calls") or ()):
@@ -173,7 +173,7 @@ def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
         body["content"] = [
             {"type": "text", "text": part.text}
             if part.type == "text"
-            else {"type": "image_url", "image_url": {"url": _data_url(next(images))}}
+            else {"type": "image_url", "image_url": {"url": data_url(next(images))}}
             for part in message.content
         ]
     if message.tool_calls:
@@ -194,7 +194,8 @@ def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
     return body
 
 
-def _data_url(image: Any) -> str:
+def data_url(image: Any) -> str:
+    """Return an image as a `data:` URL."""
     content_type, data = image_data(image)
     return f"data:{content_type};base64,{data}"
 
@@ -204,7 +205,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
 
 
-def _scores(logprobs: Any) -> list[TokenScore] | None:
+def token_scores(logprobs: Any) -> list[TokenScore] | None:
+    """Return the log probabilities that an answer states for its tokens."""
     content = logprobs.get("content") if logprobs else None
     if not content:
         return None
