@@ -12,7 +12,7 @@ from governance.errors import InvalidInput, WrongState
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.engines import EngineName, measured_metrics
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
-from registry.catalog.operations import operations_for
+from registry.catalog.operations import Operation, operations_for
 from registry.datasets.models import Classification, DatasetVersion
 from registry.manifests import Manifest, ManifestMismatch
 from registry.versions.models import ModelVersion, VersionKind
@@ -93,6 +93,13 @@ def check_hosted_evaluation(task: Task) -> None:
     """Raise InvalidInput if a provider's answers cannot be measured for a task."""
     if _is_measurable(task):
         return
+    if Operation.CHAT not in operations_for(task):
+        raise InvalidInput(
+            f"Egress workers measure only answers to messages, so a hosted version cannot be "
+            f"evaluated for {task.title}.",
+            hint="Request a waiver for the evaluation, and judge the model by its answers.",
+            fields={"version": ["The metrics of its task cannot be measured at a provider."]},
+        )
     raise InvalidInput(
         f"{task.title} is measured by the likelihood of given texts, which providers do not state, "
         "so a hosted version cannot be evaluated for it.",

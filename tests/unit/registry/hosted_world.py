@@ -32,8 +32,9 @@ ANSWERED: dict[str, Any] = {
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    """The values of a complete description, with `changes`."""
-    return {
+    """The values of a complete description, with `changes`; of chat unless they have another
+    operation."""
+    values: dict[str, Any] = {
         "provider": "Example AI",
         "shape": "openai",
         "base_url": "https://api.example.com/v1",
@@ -52,8 +53,10 @@ def described(**changes: Any) -> dict[str, Any]:
         },
         "shutdown_on": "2099-01-01",
         "prices": {"prompt": 2_500_000, "completion": 10_000_000},
-        **changes,
     }
+    if "operation" in changes:
+        values = {name: value for name, value in values.items() if name not in FIELDS}
+    return {**values, **changes}
 
 
 # Values of the fields that only some operations have.

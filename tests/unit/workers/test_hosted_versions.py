@@ -26,13 +26,20 @@ from governance.quotas.models import BudgetHold
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import tariff_for
 from registry.catalog import get_task
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.intake.models import Intake, IntakeProbe, IntakeState
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.database_roles import acting_as
-from tests.unit.registry.hosted_world import GENERATE, answered, described, file_of, hosted_version
+from tests.unit.registry.hosted_world import (
+    GENERATE,
+    answered,
+    described,
+    described_as,
+    file_of,
+    hosted_version,
+)
 from tests.unit.registry.objects import stored
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
@@ -350,6 +357,13 @@ def test_too_many_tokens_a_task_without_measurable_metrics_and_an_ended_model_ar
     )
     with pytest.raises(InvalidInput, match="providers do not state"):
         evaluation(other)
+    scribe = hosted_version(
+        company.model("scribe", "automatic-speech-recognition"),
+        Person.objects.earliest("pk"),
+        **described_as(Operation.TRANSCRIPTION),
+    )
+    with pytest.raises(InvalidInput, match="only answers to messages"):
+        evaluation(scribe)
     ended = hosted_version(
         company.model("ended", GENERATE), Person.objects.earliest("pk"), shutdown_on="2020-01-01"
     )
@@ -440,6 +454,14 @@ def test_the_prices_of_the_description_apply_unless_the_deployment_has_its_own()
     assert provider_tariff(hosted) == stated
     assert provider_tariff(prompt_on(hosted)) == stated
     assert provider_tariff(gpt("finance", prices={})) is None
+    voice = hosted_version(
+        company.model("voice", "text-to-speech"),
+        Person.objects.earliest("pk"),
+        **described_as(Operation.SPEECH),
+    )
+    by_character = provider_tariff(voice)
+    assert by_character == Tariff(units={"characters": 100})
+    assert by_character.cost(unit="characters", units=9) == 900
     own, general = Tariff(1, 1), Tariff(5, 5)
     prices = {"assistant": own, "": general}
     assert tariff_for("assistant", prices, stated) == own
