@@ -25,7 +25,7 @@ from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 from workers.egress.probing import probe_audio
 
-pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 MODEL = "gpt-4o-2024-08-06"
 PNG = b"\x89PNG\r\n\x1a\nimage"
 SAMPLES = b"\1\2" * 500

@@ -80,6 +80,17 @@ def test_a_fault_is_shown_at_its_field(company: Company) -> None:
         ({"credential": "Not A Name"}, "pattern"),
         ({"max_tokens": 200_000}, "more than context_tokens"),
         ({"shutdown_on": "2020-01-01"}, "in the past"),
+        ({"operation": "transcription"}, "The operation transcription has no"),
+        (
+            {
+                "operation": "embeddings",
+                "parameters": [],
+                "max_tokens": "",
+                "dimensions": "8",
+                "max_inputs": "4",
+            },
+            "A model of the task text-generation needs chat or responses.",
+        ),
     ):
         page = client.post(FORM, filled(company, **changes))
         assert page.status_code in (400, 422), changes
