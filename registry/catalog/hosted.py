@@ -192,8 +192,8 @@ class HostedDescription(_Strict):
             raise broken_rule(f"The operation {name} has no parameter {others[0]}")
         if missing := sorted(each for each in rules.fields if not getattr(self, each)):
             raise broken_rule(f"{missing[0]} is required for the operation {name}")
-        if others := sorted(each for each in OWN_FIELDS - rules.fields if getattr(self, each)):
-            raise broken_rule(f"The operation {name} has no {others[0]}")
+        if extra := sorted(each for each in OWN_FIELDS - rules.fields if getattr(self, each)):
+            raise broken_rule(f"The operation {name} has no {extra[0]}")
         if self.max_tokens > self.context_tokens:
             raise broken_rule("max_tokens is more than context_tokens")
         by_token = rules.unit is Unit.TOKENS

@@ -93,7 +93,7 @@ PARAMETER_TITLES: dict[Parameter, str] = {
     "size": "Size of images",
     "response_format": "Images in the answer (response_format)",
 }
-_GENERATION = frozenset(
+_GENERATION: frozenset[Parameter] = frozenset(
     {
         "max_tokens",
         "max_completion_tokens",
@@ -129,7 +129,7 @@ class OperationRules:
     title: str
     shapes: frozenset[WireShape]
     task: str
-    parameters: frozenset[str]
+    parameters: frozenset[Parameter]
     fields: frozenset[str]
     unit: Unit = Unit.TOKENS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from tests.unit.workers.provider import (
     head,
     replies,
 )
+from tests.waiting import PATIENCE_S
 from workers.engines.protocol import EngineRequest, RequestRefused
+from workers.wire import Done
 
 PNG = b"\x89PNG\r\n\x1a\nimage"
 WAV = b"RIFF\x10\0\0\0WAVEsound"
@@ -127,6 +130,28 @@ def test_a_recording_that_breaks_off_is_a_failure(tmp_path: Path) -> None:
         writer.close()
 
     assert spoken(tmp_path, behave)[0].failed.code == "provider_failed"
+
+
+def test_a_cancellation_while_a_recording_is_stored_keeps_its_end(tmp_path: Path) -> None:
+    storing, stored = threading.Event(), threading.Event()
+    ends: list[Any] = []
+
+    def sink(event: Any) -> None:
+        storing.set()
+        assert stored.wait(PATIENCE_S)
+        ends.append(event)
+
+    behave = replies(WAV, "Content-Type: audio/wav")
+    with calling(tmp_path, behave, operation="speech") as (caller, _):
+        request = EngineRequest("req_1", SpeechInputs(text="Hi"), SpeechOptions(), stream=False)
+        caller.engine.submit(request, sink)
+        assert storing.wait(PATIENCE_S)
+        # The event loop goes on while the sink waits.
+        caller.loop.run(asyncio.sleep(0)).result(PATIENCE_S)
+        caller.engine.cancel("req_1")
+        threading.Timer(0.1, stored.set).start()
+        caller.engine.close()
+    assert [type(each) for each in ends] == [Done]
 
 
 def test_images_are_read_from_the_answer(tmp_path: Path) -> None:

@@ -286,13 +286,15 @@ class HostedEngine:
             event = work.failed(
                 RequestRefused("The engine failed; try again.", code="engine_error", status=500)
             )
+        # From now on, a cancellation must not keep the last event from its sink.
+        work.running = False
         try:
             if isinstance(event, Done) and event.results:
                 # The sink writes files or seals many numbers, which would delay other answers.
                 await asyncio.to_thread(work.end, event)
             else:
                 work.end(event)
-            if answer is not None and isinstance(event, Done) and not work.canceled:
+            if answer is not None and isinstance(event, Done) and event.finish_reason != "canceled":
                 await answer.finish()
         finally:
             self._works.pop(work.request.request_id, None)

@@ -158,7 +158,7 @@ class ResponsesReader:
             case "completed":
                 reason = "stop"
             case "incomplete":
-                reason = _INCOMPLETE[(answer.get("incomplete_details") or {}).get("reason")]
+                reason = _INCOMPLETE[answer["incomplete_details"]["reason"]]
             case other:
                 raise ValueError(f"it ended as {str(other)[:40]!r}")
         state.complete = True
