@@ -66,8 +66,10 @@ def test_vectors_in_geminis_shape(tmp_path: Path) -> None:
 
 def test_vectors_in_base64_are_read_and_get_length_one(tmp_path: Path) -> None:
     packed = base64.b64encode(struct.pack("<3f", 0, 3, 4)).decode()
-    answers, _ = asked(tmp_path, replies(rows(packed)), "a")
-    assert answers.done.results == [pytest.approx(B)]
+    for permitted, sent in (([], "float"), (["encoding_format"], "base64")):
+        answers, provider = asked(tmp_path, replies(rows(packed)), "a", parameters=permitted)
+        assert answers.done.results == [pytest.approx(B)]
+        assert provider.received[0].json["encoding_format"] == sent
 
 
 @pytest.mark.parametrize(
