@@ -15,7 +15,8 @@ from redis import Redis
 from governance.people.models import Person
 from governance.usage.models import UsageRecord
 from registry.catalog.hosted import Operation
-from tests.live.test_hosted import CHAT, QUESTION, Hosted
+from tests.live.test_hosted import CHAT, QUESTION, Hosted, llama_cpp
+from tests.live.test_llama_cpp import content, events
 from tests.unit.registry.hosted_world import described_as, hosted_version
 from tests.unit.workers import company
 from tests.unit.workers.provider import Provider, Received, replies
@@ -25,6 +26,7 @@ from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
 from workers.egress.probing import probe_audio
 
+__all__ = ["llama_cpp"]
 pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 MODEL = "gpt-4o-2024-08-06"
 PNG = b"\x89PNG\r\n\x1a\nimage"
@@ -71,6 +73,30 @@ def deploy(origin: str, operation: Operation, **changes: Any) -> Deployment:
     )
     approved = release(version, name=operation.value, engine="hosted")
     return deployment_create(actor=company.developer(), release_id=approved.pk)
+
+
+def test_llama_cpps_own_server_answers_by_responses(
+    redis: Redis, llama_cpp: str, tmp_path: Path, settings: Any
+) -> None:
+    settings.SERVING_LEASE_S = 3600
+    with ExitStack() as stack:
+        limits = {"context_tokens": 2_048, "max_tokens": 512}
+        hosted = Hosted(
+            llama_cpp,
+            tmp_path,
+            stack,
+            operation="responses",
+            model="smollm2",
+            parameters=["max_tokens", "temperature"],
+            **limits,
+        )
+        whole = hosted.ask(max_tokens=12, temperature=0)
+        assert whole.status_code == 200, (whole.text, hosted.log.read_text())
+        text = whole.json()["choices"][0]["message"]["content"]
+        assert text
+        request = {"model": "assistant", "messages": QUESTION, "max_tokens": 12, "temperature": 0}
+        with hosted.client.stream("POST", CHAT, json={**request, "stream": True}) as answer:
+            assert "".join(map(content, events(answer))) == text
 
 
 def test_every_operation_is_served_and_metered_in_the_unit_of_its_task(

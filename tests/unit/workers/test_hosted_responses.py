@@ -141,6 +141,28 @@ def test_texts_and_arguments_without_pieces_are_read_from_their_ends(tmp_path: P
     assert (answers.text, answers.calls) == ("Let me see.", [("time", "{}")])
 
 
+def test_items_without_numbers_are_known_by_their_ids(tmp_path: Path) -> None:
+    def plain(kind: str, **fields: Any) -> bytes:
+        return event({"type": f"response.{kind}", **fields})
+
+    # In llama.cpp's answers, items have no numbers, and calls have no IDs but their own.
+    call = {"type": "function_call", "call_id": "fc_1", "name": "time", "arguments": ""}
+    behave = streams(
+        plain("created", response={"id": "resp_1"}),
+        plain("output_item.added", item={"type": "message", "id": "msg_1", "content": []}),
+        plain("output_text.delta", item_id="msg_1", delta="Hel"),
+        plain("output_text.delta", item_id="msg_1", delta="lo"),
+        plain("output_text.done", item_id="msg_1", text="Hello"),
+        plain("output_item.added", item=call),
+        plain("function_call_arguments.delta", item_id="fc_1", delta="{}"),
+        plain("function_call_arguments.done", item_id="fc_1", arguments="{}"),
+        plain("output_item.done", item={**call, "arguments": "{}"}),
+        last(),
+    )
+    answers, _ = asked(tmp_path, behave, stream=True)
+    assert (answers.text, answers.calls) == ("Hello", [("time", "{}")])
+
+
 def test_a_conversation_with_tools_and_images(tmp_path: Path) -> None:
     parts = [TextPart(type="text", text="Which?"), ImagePart(type="image")]
     seen = [TextPart(type="text", text="12:00"), ImagePart(type="image")]

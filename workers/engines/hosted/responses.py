@@ -66,10 +66,10 @@ class ResponsesReader:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        # Tool calls by their places in the output, and whether their arguments have begun.
-        self._calls: dict[int, bool] = {}
-        # Texts that have begun: places in the output and in its item.
-        self._texts: set[tuple[int, int]] = set()
+        # Tool calls by the places of their items, and whether their arguments have begun.
+        self._calls: dict[Any, bool] = {}
+        # Texts that have begun: places of their items, and in these.
+        self._texts: set[tuple[Any, Any]] = set()
 
     def event(self, data: bytes) -> list[Delta]:
         """Return the pieces in the data of one event. Raises ProviderFailed."""
@@ -80,18 +80,18 @@ class ResponsesReader:
             match event.get("type"):
                 case "response.output_text.delta" | "response.refusal.delta":
                     return self._text(event, event["delta"])
-                case "response.output_text.done" if _place(event) not in self._texts:
+                case "response.output_text.done" if _text_place(event) not in self._texts:
                     return self._text(event, event["text"])
-                case "response.refusal.done" if _place(event) not in self._texts:
+                case "response.refusal.done" if _text_place(event) not in self._texts:
                     return self._text(event, event["refusal"])
                 case "response.output_item.added" | "response.output_item.done":
                     done = event["type"].endswith("done")
-                    return self._call(event["output_index"], event["item"], done=done)
+                    return self._call(_place(event), event["item"], done=done)
                 case "response.function_call_arguments.delta":
-                    return self._arguments(event["output_index"], event["delta"])
+                    return self._arguments(_place(event), event["delta"])
                 case "response.function_call_arguments.done":
-                    if not self._calls[event["output_index"]]:
-                        return self._arguments(event["output_index"], event["arguments"])
+                    if not self._calls[_place(event)]:
+                        return self._arguments(_place(event), event["arguments"])
                 case "response.created":
                     self.state.names(event["response"].get("model"))
                 case "response.completed" | "response.incomplete" | "response.failed":
@@ -125,27 +125,27 @@ class ResponsesReader:
         return [self.state.text(0, text, scores)] if text or scores else []
 
     def _text(self, event: Any, text: Any) -> list[Delta]:
-        self._texts.add(_place(event))
+        self._texts.add(_text_place(event))
         scores = token_scores({"content": event.get("logprobs")})
         return [self.state.text(0, text, scores)] if text or scores else []
 
-    def _call(self, index: Any, item: Any, *, done: bool) -> list[Delta]:
+    def _call(self, place: Any, item: Any, *, done: bool) -> list[Delta]:
         """Return the pieces of a tool call that begins, or ends without its earlier pieces."""
         if item.get("type") != "function_call":
             return []
         deltas: list[Delta] = []
-        if index not in self._calls:
-            self._calls[index] = False
-            deltas.append(self.state.tool(0, index, item.get("call_id"), item["name"], ""))
-        if done and not self._calls[index]:
-            deltas += self._arguments(index, item["arguments"])
+        if place not in self._calls:
+            self._calls[place] = False
+            deltas.append(self.state.tool(0, place, item.get("call_id"), item["name"], ""))
+        if done and not self._calls[place]:
+            deltas += self._arguments(place, item["arguments"])
         return deltas
 
-    def _arguments(self, index: Any, arguments: Any) -> list[Delta]:
-        if index not in self._calls:
+    def _arguments(self, place: Any, arguments: Any) -> list[Delta]:
+        if place not in self._calls:
             raise ValueError("arguments belong to no tool call")
-        self._calls[index] = True
-        return [self.state.tool(0, index, None, "", arguments)]
+        self._calls[place] = True
+        return [self.state.tool(0, place, None, "", arguments)]
 
     def _end(self, answer: Any) -> list[Delta]:
         state = self.state
@@ -165,8 +165,16 @@ class ResponsesReader:
         return state.end(0, reason)
 
 
-def _place(event: Any) -> tuple[int, int]:
-    return event["output_index"], event["content_index"]
+def _place(event: Any) -> Any:
+    """Return the place of an event's item: its number, or its ID if the server numbers none."""
+    if (place := event.get("output_index")) is not None:
+        return place
+    item = event.get("item") or {}
+    return event.get("item_id") or item.get("id") or item["call_id"]
+
+
+def _text_place(event: Any) -> tuple[Any, Any]:
+    return _place(event), event.get("content_index", 0)
 
 
 def _items(inputs: GenerationInputs) -> list[dict[str, Any]]:
