@@ -133,6 +133,7 @@ class InferenceRequest:
     approved release; a worker with another loaded digest refuses the request. `scope` names the
     department that pays: engines share work only between its requests. `expires_at` and `deadline`
     are seconds since the epoch: the end of the release, and the time when the caller stops waiting.
+    `units` is the expected use in the unit of the task; it is exact for recordings.
     `idle_s` is the longest pause between two tokens of a stream, 0 for no limit. `traceparent` is
     the gateway's span, empty without traces.
     """
@@ -149,6 +150,7 @@ class InferenceRequest:
     deadline: float = 0.0
     expires_at: float = 0.0
     idle_s: float = 0.0
+    units: int = 0
     scope: str = ""
     traceparent: str = ""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -19,15 +18,26 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from governance.errors import InvalidInput
 from governance.faults import broken_rule, clauses, field_sentences
 from governance.strict_json import loads
+from governance.usage.units import Unit
 from registry.canonical import canonical_json
+from registry.catalog.inputs import MAX_TEXTS
+from registry.catalog.operations import OPERATIONS as OPERATIONS
+from registry.catalog.operations import OWN_FIELDS, OperationRules
+from registry.catalog.operations import PARAMETER_TITLES as PARAMETER_TITLES
+from registry.catalog.operations import WIRE_SHAPE_TITLES as WIRE_SHAPE_TITLES
+from registry.catalog.operations import Operation as Operation
+from registry.catalog.operations import Parameter as Parameter
+from registry.catalog.operations import WireShape as WireShape
 from registry.catalog.prompt import Visible
 from registry.catalog.requests import printable
 from registry.manifests import HOSTED_FILE as HOSTED_FILE
@@ -47,62 +57,26 @@ _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 STATED_MODEL_MAX, FINGERPRINT_MAX = 200, 100
 
 
-class WireShape(StrEnum):
-    """Form of requests and answers that a provider understands."""
-
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-    GEMINI = "gemini"
-
-
-WIRE_SHAPE_TITLES = {
-    WireShape.OPENAI: "OpenAI",
-    WireShape.ANTHROPIC: "Anthropic Messages",
-    WireShape.GEMINI: "Gemini",
-}
-# Settings that a description may permit: fields of `SamplingOptions`, and the inputs `tools` and
-# `images`. Both `max_tokens` and `max_completion_tokens` permit a limit on tokens; providers differ
-# in its name.
-Parameter = Literal[
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "choices",
-    "logprobs",
-    "logit_bias",
-    "presence_penalty",
-    "frequency_penalty",
-    "json_schema",
-    "tools",
-    "images",
-]
-PARAMETER_TITLES: dict[Parameter, str] = {
-    "max_tokens": "Maximum tokens (max_tokens)",
-    "max_completion_tokens": "Maximum tokens (max_completion_tokens)",
-    "temperature": "Temperature",
-    "top_p": "Top-p sampling",
-    "stop": "Stop sequences",
-    "seed": "Random seed",
-    "choices": "Several answers to one prompt",
-    "logprobs": "Log probabilities of tokens",
-    "logit_bias": "Logit bias",
-    "presence_penalty": "Presence penalty",
-    "frequency_penalty": "Frequency penalty",
-    "json_schema": "JSON schema for answers",
-    "tools": "Tools",
-    "images": "Images in prompts",
-}
-
-
 # Classifications of data, from least to most, as datasets state them.
 Cleared = Literal["public", "internal", "confidential", "restricted"]
 
 
+# Fields that were added later. Without a value they are not written, so that earlier descriptions
+# keep their digests.
+_ADDED = frozenset({"operation", "dimensions", "max_inputs", "voices", "unit"})
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        defaults = type(self).model_fields
+        for name in _ADDED & values.keys():
+            if getattr(self, name) == defaults[name].get_default(call_default_factory=True):
+                del values[name]
+        return values
 
 
 def _day(value: Any) -> Any:
@@ -150,10 +124,12 @@ class Terms(_Strict):
 
 
 class Prices(_Strict):
-    """Prices of the provider per million tokens, in micro-units of the installation's currency."""
+    """Prices of the provider, in micro-units of the installation's currency: per million tokens of
+    prompts and answers, or for operations that are metered otherwise, per unit."""
 
     prompt: Annotated[int, Field(ge=0, le=10**12)] = 0
     completion: Annotated[int, Field(ge=0, le=10**12)] = 0
+    unit: Annotated[int, Field(ge=0, le=10**12)] = 0
 
 
 class HostedDescription(_Strict):
@@ -162,6 +138,7 @@ class HostedDescription(_Strict):
     Attributes:
         provider: Name of the provider for people.
         shape: Form of its requests and answers.
+        operation: Kind of its endpoint, which decides on the tasks that it can serve.
         base_url: Beginning of its URLs; the shape adds its paths. Egress workers use `http` only
             for internal hosts that an administrator permits.
         model: Name in requests: a dated snapshot if the provider has snapshots.
@@ -170,14 +147,18 @@ class HostedDescription(_Strict):
         region: Place of processing, as the provider names it.
         credential: Name of the secret that authenticates requests; empty for none.
         parameters: Settings that requests may use.
-        context_tokens: Maximum tokens of a prompt with its answer.
+        context_tokens: Maximum tokens of a prompt with its answer, or of a text to embed.
         max_tokens: Maximum tokens of an answer.
+        dimensions: Length of each vector.
+        max_inputs: Maximum number of texts in one request for vectors.
+        voices: Voices that callers may name; the first is the default.
         cleared_for: Highest classification of data that evaluations may send to the provider.
         shutdown_on: Day on which the provider ends the model, if it states one.
     """
 
     provider: Annotated[Visible, Field(min_length=1, max_length=100)]
     shape: Annotated[WireShape, Field(strict=False)]
+    operation: Annotated[Operation, Field(strict=False)] = Operation.CHAT
     base_url: BaseUrl
     model: Annotated[str, Field(pattern=_MODEL)]
     answers_as: Annotated[list[Annotated[str, Field(pattern=_MODEL)]], Field(max_length=10)] = []
@@ -185,8 +166,13 @@ class HostedDescription(_Strict):
     region: Annotated[Visible, Field(min_length=1, max_length=60)]
     credential: Annotated[str, Field(pattern=r"^([a-z0-9]+(-[a-z0-9]+)*)?$", max_length=60)] = ""
     parameters: Annotated[list[Parameter], Field(max_length=20)]
-    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)]
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
+    context_tokens: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    dimensions: Annotated[int, Field(ge=0, le=65_536)] = 0
+    max_inputs: Annotated[int, Field(ge=0, le=MAX_TEXTS)] = 0
+    voices: Annotated[
+        list[Annotated[Visible, Field(min_length=1, max_length=100)]], Field(max_length=50)
+    ] = []
     cleared_for: Cleared = "public"
     terms: Terms
     shutdown_on: date | None = None
@@ -201,9 +187,27 @@ class HostedDescription(_Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        rules, name = self.rules, self.operation
+        if self.shape not in rules.shapes:
+            raise broken_rule(f"The shape {self.shape} has no operation {name}")
+        if others := sorted(set(self.parameters) - rules.parameters):
+            raise broken_rule(f"The operation {name} has no parameter {others[0]}")
+        if missing := sorted(each for each in rules.fields if not getattr(self, each)):
+            raise broken_rule(f"{missing[0]} is required for the operation {name}")
+        if extra := sorted(each for each in OWN_FIELDS - rules.fields if getattr(self, each)):
+            raise broken_rule(f"The operation {name} has no {extra[0]}")
         if self.max_tokens > self.context_tokens:
             raise broken_rule("max_tokens is more than context_tokens")
+        by_token = rules.unit is Unit.TOKENS
+        if self.prices.unit if by_token else self.prices.prompt or self.prices.completion:
+            priced = "million tokens, as prompt and completion" if by_token else "unit"
+            raise broken_rule(f"The operation {name} is priced per {priced}")
         return self
+
+    @property
+    def rules(self) -> OperationRules:
+        """Return the rules of the description's operation."""
+        return OPERATIONS[self.operation]
 
     @property
     def host(self) -> str:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from governance.audit.services import audit_record
 from governance.errors import WrongState
 from governance.principals import background, service_principal
+from governance.usage.units import Unit
 from registry.catalog.hosted import HostedDescription, ProbeResult
 from registry.intake.checks import Finding
 from registry.intake.models import Intake, IntakeProbe, IntakeState
@@ -160,12 +161,14 @@ def probe_findings(description: HostedDescription, result: ProbeResult) -> list[
 
 def _answered(description: HostedDescription, result: ProbeResult) -> Iterator[Finding]:
     counted = "It stated no number of tokens, so costs will be estimates."
-    if result.prompt_tokens is not None and result.completion_tokens is not None:
+    if description.rules.unit is not Unit.TOKENS:
+        counted = f"Its use is metered in {description.rules.unit.plural}."
+    elif result.prompt_tokens is not None and result.completion_tokens is not None:
         counted = f"It counted {result.prompt_tokens} + {result.completion_tokens} tokens."
     yield Finding(
         "provider",
         True,
-        f"{description.host} answered a fixed text in {result.latency_ms:,} ms. {counted}",
+        f"{description.host} answered a fixed request in {result.latency_ms:,} ms. {counted}",
     )
     if result.model and result.model not in description.names:
         yield Finding(

@@ -201,6 +201,7 @@ def intake_checked(
         if hosted:
             description = HostedDescription.read(hosted)
             check_description(description, manifest)
+            check_hosted_task(get_task(intake.model.task), description)
             intake.hosted = hosted_settings(description)
             IntakeProbe.objects.create(intake=intake)
         intake.job_id = job_id

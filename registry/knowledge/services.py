@@ -26,7 +26,7 @@ from registry.resources import (
     knowledge_subject,
 )
 from registry.validation import checked_name, checked_text
-from registry.versions.models import ModelVersion, VersionState
+from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import versions_visible_to
 
 EMBEDDINGS = "embeddings"
@@ -111,6 +111,9 @@ def _check_embedding(actor: Principal, version: ModelVersion) -> None:
         raise NotFound(f"Version {version.pk} does not exist, or you may not see it.")
     if version.model.task != EMBEDDINGS:
         reason = f"{version} is for {version.model.task}; choose a version for {EMBEDDINGS}."
+        raise InvalidInput(reason, fields={"embedding_version": [reason]})
+    if version.kind == VersionKind.HOSTED:
+        reason = f"{version} is run by a provider. Choose a version whose weights Assay holds."
         raise InvalidInput(reason, fields={"embedding_version": [reason]})
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot embed documents.")

@@ -11,9 +11,10 @@ from typing import Any
 from django.db.models import Q
 
 from governance.errors import InvalidInput, WrongState
-from registry.catalog.declaration import GENERATION, Modality, Task
+from registry.catalog.declaration import Modality, Task
 from registry.catalog.engines import EngineName, measured_metrics
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.catalog.operations import Operation, operations_for
 from registry.datasets.models import Classification, DatasetVersion
 from registry.manifests import Manifest, ManifestMismatch
 from registry.versions.models import ModelVersion, VersionKind
@@ -74,17 +75,25 @@ def check_provider_runs(description: HostedDescription | None) -> None:
 
 
 def takes_hosted(task: Task) -> bool:
-    """Return whether a hosted model can serve a task: it must generate text."""
-    return task.engine == GENERATION
+    """Return whether a provider can answer for a task."""
+    return bool(operations_for(task))
 
 
-def check_hosted_task(task: Task) -> None:
-    """Raise InvalidInput if no hosted model can serve a task."""
-    if not takes_hosted(task):
+def check_hosted_task(task: Task, description: HostedDescription | None = None) -> None:
+    """Raise InvalidInput if no hosted model can serve a task, or not the described one."""
+    operations = operations_for(task)
+    if not operations:
         raise InvalidInput(
             f"A hosted model cannot serve the task {task.name}.",
-            hint="Choose a model whose task generates text, such as text-generation.",
-            fields={"model": ["Choose a model whose task generates text."]},
+            hint="Choose a model of another task, such as text-generation.",
+            fields={"model": ["Choose a model of another task, such as text-generation."]},
+        )
+    if description is not None and description.operation not in operations:
+        names = " or ".join(operations)
+        raise InvalidInput(
+            f"The operation {description.operation} cannot serve the task {task.name}.",
+            hint=f"Set operation to {names}, or choose a model of another task.",
+            fields={"operation": [f"A model of the task {task.name} needs {names}."]},
         )
 
 
@@ -92,6 +101,13 @@ def check_hosted_evaluation(task: Task) -> None:
     """Raise InvalidInput if a provider's answers cannot be measured for a task."""
     if _is_measurable(task):
         return
+    if Operation.CHAT not in operations_for(task):
+        raise InvalidInput(
+            f"Egress workers measure only answers to messages, so a hosted version cannot be "
+            f"evaluated for {task.title}.",
+            hint="Request a waiver for the evaluation, and judge the model by its answers.",
+            fields={"version": ["The metrics of its task cannot be measured at a provider."]},
+        )
     raise InvalidInput(
         f"{task.title} is measured by the likelihood of given texts, which providers do not state, "
         "so a hosted version cannot be evaluated for it.",

@@ -8,12 +8,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from assay.plugins import declare
 from tasks.automatic_speech_recognition.renderers import (
+    WITH_SEGMENTS,
     ChunksRenderer,
     ResponseFormat,
     TranscriptionRenderer,
 )
 from tasks.automatic_speech_recognition.schema import (
     Language,
+    Prompt,
     Recording,
     SpeechOptions,
     Temperature,
@@ -57,7 +59,7 @@ class TranscriptionRequest(BaseModel):
     ]
     stream: Annotated[Literal["false"] | None, BeforeValidator(_not_streamed)] = None
     user: declare.User | None = None
-    prompt: None = None
+    prompt: Prompt | None = None
     include: None = None
     chunking_strategy: None = None
 
@@ -71,7 +73,7 @@ class TranslationRequest(BaseModel):
     response_format: ResponseFormat = "json"
     temperature: Temperature = 0.0
     user: declare.User | None = None
-    prompt: None = None
+    prompt: Prompt | None = None
 
 
 def read_transcription(body: declare.Body, request_id: str, name: str) -> declare.Plan:
@@ -81,7 +83,12 @@ def read_transcription(body: declare.Body, request_id: str, name: str) -> declar
         request.model,
         audio,
         TranscriptionRenderer(request.response_format, request.temperature),
-        SpeechOptions(language=request.language, temperature=request.temperature),
+        SpeechOptions(
+            language=request.language,
+            temperature=request.temperature,
+            segments=request.response_format in WITH_SEGMENTS,
+            prompt=request.prompt,
+        ),
         user=request.user or "",
     )
 
@@ -93,7 +100,12 @@ def read_translation(body: declare.Body, request_id: str, name: str) -> declare.
         request.model,
         audio,
         TranscriptionRenderer(request.response_format, request.temperature, translated=True),
-        SpeechOptions(temperature=request.temperature, translate=True),
+        SpeechOptions(
+            temperature=request.temperature,
+            translate=True,
+            segments=request.response_format in WITH_SEGMENTS,
+            prompt=request.prompt,
+        ),
         user=request.user or "",
     )
 
@@ -154,7 +166,8 @@ def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read a recording, raw or as JSON. Raises RequestInvalid."""
     audio, request = declare.read_file(body, "audio", SpeechRequest)
     parameters = (request and request.parameters) or Parameters()
-    return _plan(name, audio, ChunksRenderer(bool(parameters.return_timestamps)), SpeechOptions())
+    segments = bool(parameters.return_timestamps)
+    return _plan(name, audio, ChunksRenderer(segments), SpeechOptions(segments=segments))
 
 
 def _plan(

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from assay.plugins import declare
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+# Formats that state the times of segments.
+WITH_SEGMENTS = frozenset({"srt", "vtt", "verbose_json"})
 
 
 def whole_text(windows: list[dict[str, Any]]) -> str:

@@ -126,6 +126,10 @@ class SpeechRunner(run.BaseRunner):
 
     def _settings(self, options: SpeechOptions) -> _Settings:
         """Return the settings in a request's options. Raises RequestRefused."""
+        if options.prompt is not None:
+            raise run.RequestRefused(
+                "prompt is not supported by this model; leave it out.", code="unsupported_parameter"
+            )
         language = options.language
         if language is not None and language not in self._decoder.languages:
             some = ", ".join(sorted(self._decoder.languages)[:100])

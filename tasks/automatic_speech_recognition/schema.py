@@ -11,6 +11,8 @@ from assay.plugins import declare
 
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 Temperature = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# Text before the transcript, which some models of providers continue.
+Prompt = Annotated[str, Field(min_length=1, max_length=4_000)]
 
 
 class Transcribed(BaseModel):
@@ -30,11 +32,14 @@ class Recording(declare.Inputs):
 
 class SpeechOptions(declare.Options):
     """The language is detected if it is None; temperature 0 takes the likeliest token. With
-    `translate` the text is in English, whatever the spoken language."""
+    `translate` the text is in English, whatever the spoken language. `segments` requests the times
+    of segments, which own models always state. Only models of providers may read a `prompt`."""
 
     language: Language | None = None
     temperature: Temperature = 0.0
     translate: bool = False
+    segments: bool = False
+    prompt: Prompt | None = None
 
 
 class Window(TypedDict):

@@ -10,6 +10,7 @@ from assay.plugins import declare
 from tasks.embeddings.endpoints import (
     EmbeddingsRequest,
     EncoderInputs,
+    EncoderOptions,
     FeatureExtractionRequest,
     SentenceSimilarityRequest,
     read_embeddings,
@@ -45,7 +46,7 @@ TASK = declare.Task(
     runner="tasks.embeddings.runner:EmbeddingsRunner",
     unit=declare.Unit.TOKENS,
     input_schema=EncoderInputs,
-    option_schema=declare.TextOptions,
+    option_schema=EncoderOptions,
     result_type=list[float],
     endpoints=(
         declare.Endpoint(

@@ -42,6 +42,12 @@ class EncoderInputs(declare.TextInputs):
         return self
 
 
+class EncoderOptions(declare.TextOptions):
+    """`dimensions` is the length of the vectors; the endpoint shortens those of own models."""
+
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+
 def _kind(value: Any) -> str:
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, list):
@@ -105,6 +111,7 @@ def read_embeddings(body: declare.Body, request_id: str, name: str) -> declare.P
             as_base64=request.encoding_format == "base64",
             dimensions=request.dimensions,
         ),
+        options=EncoderOptions(dimensions=request.dimensions),
         tokens=tokens,
         prompt_tokens=tokens,
     )
@@ -128,7 +135,7 @@ def read_feature_extraction(body: declare.Body, request_id: str, name: str) -> d
     return declare.Plan(
         model=name,
         inputs=EncoderInputs(input=texts),
-        options=declare.TextOptions(truncate=request.side),
+        options=EncoderOptions(truncate=request.side, dimensions=request.dimensions),
         renderer=VectorsRenderer(model=name, dimensions=request.dimensions),
         tokens=tokens,
         prompt_tokens=tokens,

@@ -134,21 +134,22 @@ def _size(size: str | None) -> tuple[int | None, int | None]:
 
 @dataclass(slots=True)
 class ImagesRenderer:
-    """PNG images in base64, each with its seed."""
+    """Images in base64, each with its seed, if the model states one."""
 
     created: int
 
     def whole(self, answer: declare.Answer) -> dict[str, Any]:
+        images = _images(answer)
         return {
             "created": self.created,
             "data": [
                 {
                     "b64_json": base64.b64encode(image.data).decode("ascii"),
-                    "seed": image.details["seed"],
+                    **({"seed": image.details["seed"]} if "seed" in image.details else {}),
                 }
-                for image in _images(answer)
+                for image in images
             ],
-            "output_format": "png",
+            "output_format": images[0].content_type.removeprefix("image/"),
             "usage": {
                 "input_tokens": answer.prompt_tokens,
                 "input_tokens_details": {"text_tokens": answer.prompt_tokens, "image_tokens": 0},

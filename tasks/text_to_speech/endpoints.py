@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from assay.plugins import declare
 from tasks.text_to_speech.schema import (
     AudioFormat,
+    Instructions,
     SpeechInputs,
     SpeechOptions,
     Speed,
@@ -26,12 +28,12 @@ _CONTENT_TYPES = {
     "opus": "audio/ogg",
     "pcm": "audio/pcm",
 }
-# Length of the header in libsndfile's WAV files, up to the samples.
-_WAV_HEADER_BYTES = 44
+# Samples of `pcm`: 16 bits, one channel, 24,000 a second.
+_PCM = (1, 1, 24_000, 16)
 
 
 class SpeechRequest(declare.Strict):
-    """The body of POST /v1/audio/speech. OpenAI's `instructions` are not supported."""
+    """The body of POST /v1/audio/speech."""
 
     model: declare.Name
     input: SpokenText
@@ -39,7 +41,7 @@ class SpeechRequest(declare.Strict):
     response_format: Literal["wav", "flac", "mp3", "opus", "pcm", "aac"] | None = None
     speed: Annotated[Speed, Field(strict=False)] = 1.0
     stream_format: Literal["audio", "sse"] | None = None
-    instructions: None = None
+    instructions: Instructions | None = None
 
 
 class GenerationParameters(declare.Strict):
@@ -81,7 +83,7 @@ def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     return _plan(
         request.model,
         SpeechInputs(text=request.input, voice=_voice(request.voice)),
-        SpeechOptions(speed=request.speed, format=file_format),
+        SpeechOptions(speed=request.speed, format=file_format, instructions=request.instructions),
         RecordingRenderer(response_format),
     )
 
@@ -125,5 +127,29 @@ class RecordingRenderer:
 
     def whole(self, answer: declare.Answer) -> declare.Rendered:
         result: declare.MediaResult = answer.results[0]
-        data = result.data[_WAV_HEADER_BYTES:] if self.format == "pcm" else result.data
+        data = _samples(result.data) if self.format == "pcm" else result.data
         return declare.Rendered(data, _CONTENT_TYPES[self.format])
+
+
+def _samples(wav: bytes) -> bytes:
+    """Return the samples of a WAV file, whose header may have any other parts.
+
+    Raises:
+        RequestInvalid: its samples are not those of `pcm`.
+    """
+    at, stated = 12, None
+    while at + 8 <= len(wav):
+        name, size = struct.unpack_from("<4sI", wav, at)
+        at += 8
+        if name == b"fmt " and at + 16 <= len(wav):
+            kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", wav, at)
+            stated = (kind, channels, rate, bits)
+        if name == b"data" and stated == _PCM:
+            # A file that was written to a pipe states the largest size.
+            return wav[at : at + size]
+        at += size + size % 2
+    raise declare.RequestInvalid(
+        "response_format pcm needs 24,000 samples of 16 bits a second, which this model does not "
+        "make; use wav.",
+        param="response_format",
+    )

@@ -71,6 +71,11 @@ class PiperRunner(run.BaseRunner):
     def prepare(
         self, request_id: str, inputs: SpeechInputs, options: SpeechOptions
     ) -> run.Prepared:
+        if options.instructions is not None:
+            raise run.RequestRefused(
+                "instructions are not supported by this model; leave them out.",
+                code="unsupported_parameter",
+            )
         if inputs.voice is not None and inputs.voice not in self._voices:
             raise run.RequestRefused(
                 f"voice is {inputs.voice!r}; this model speaks as {', '.join(self._voices)}."

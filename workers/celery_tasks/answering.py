@@ -260,6 +260,7 @@ class Answerer:
                 adapter=loaded.adapter,
                 scope=request.scope,
                 stream=request.stream,
+                units=request.units,
             ),
             answer,
         )

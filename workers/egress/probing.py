@@ -1,28 +1,34 @@
-"""Intake's call of a provider: a fixed short text, and the list of models."""
+"""Intake's call of a provider: a fixed short request, and the list of models."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import struct
 import time
+from io import BytesIO
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
+from registry.catalog import get_task
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
 from registry.catalog.hosted import (
     PROBE_ERROR_MAX,
     PROBE_TEXT,
     PROBE_TOKENS,
     HostedDescription,
+    Operation,
     ProbeResult,
 )
+from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import printable
 from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
-from workers.engines.hosted.engine import SHAPES
-from workers.engines.hosted.exchange import MAX_ANSWER, listed_models, send
+from workers.engines.hosted.engine import shape_of
+from workers.engines.hosted.exchange import listed_models, read_whole, send
 from workers.engines.hosted.failures import MALFORMED
-from workers.engines.hosted.shapes import encode
 from workers.engines.protocol import RequestRefused
 
 # Time limit for both exchanges together.
@@ -52,17 +58,15 @@ def unreached(reason: str) -> ProbeResult:
 async def _probed(
     egress: Egress, description: HostedDescription, credential: Credential | None
 ) -> ProbeResult:
-    shape = SHAPES[description.shape]
-    inputs = GenerationInputs(messages=[ChatMessage(role="user", content=PROBE_TEXT)])
+    shape = shape_of(description)
+    inputs, options = probe_request(description)
     began = time.monotonic()
     route = egress.route(description.base_url)
-    # A limit that the description does not permit is not sent.
-    options = SamplingOptions(max_tokens=PROBE_TOKENS)
     call = shape.call(description, inputs, options, stream=False)
     reader = shape.reader(description, call)
-    answer = await send(route, call, encode(call.body), credential, within_s=WITHIN_S)
+    answer = await send(route, call, call.encoded(), credential, within_s=WITHIN_S)
     try:
-        reader.whole(await answer.read(MAX_ANSWER))
+        reader.whole(await read_whole(call, answer))
     finally:
         answer.close()
     latency = time.monotonic() - began
@@ -77,6 +81,38 @@ async def _probed(
         prompt_tokens=state.prompt_tokens,
         completion_tokens=state.completion_tokens,
     )
+
+
+def probe_request(description: HostedDescription) -> tuple[Inputs, Options]:
+    """Return the fixed request of intake for a description's operation."""
+    content: dict[str, Any]
+    match description.operation:
+        case Operation.EMBEDDINGS:
+            content = {"input": [PROBE_TEXT]}
+        case Operation.TRANSCRIPTION:
+            content = {"audio": BytesIO(probe_audio())}
+        case Operation.SPEECH:
+            content = {"text": PROBE_TEXT}
+        case Operation.IMAGES:
+            content = {"prompt": PROBE_TEXT}
+        case _:
+            # A limit that the description does not permit is not sent.
+            message = ChatMessage(role="user", content=PROBE_TEXT)
+            limit = SamplingOptions(max_tokens=PROBE_TOKENS)
+            return GenerationInputs(messages=[message]), limit
+    task = get_task(description.rules.task)
+    return task.input_schema.model_validate(content), task.option_schema()
+
+
+def probe_audio() -> bytes:
+    """Return a second of a tone as WAV: 440 Hz, 8,000 samples of 16 bits."""
+    rate, size = 8_000, 16_000
+    head = struct.pack(
+        "<4sI8sIHHIIHH4sI",
+        *(b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size),
+    )
+    samples = (round(8_000 * math.sin(2 * math.pi * 440 * at / rate)) for at in range(rate))
+    return head + struct.pack(f"<{rate}h", *samples)
 
 
 def _listed(description: HostedDescription, body: bytes) -> bool | None:

@@ -25,7 +25,8 @@ class EngineRequest:
     `scope` identifies the owner: caches of a request never serve a request of another scope.
     `inputs` and `options` are instances of the task's schemas. With `sketch`, results contain
     descriptions in place of images and recordings (`workers.engines.sketches`). Without `stream`,
-    the caller gets the whole answer at once; engines may then make it at once.
+    the caller gets the whole answer at once; engines may then make it at once. `units` is the use
+    that the gateway expects, for engines that cannot measure it.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class EngineRequest:
     scope: str = ""
     sketch: bool = False
     stream: bool = True
+    units: int = 0
 
 
 class RequestRefused(Exception):

@@ -31,6 +31,7 @@ from registry.uploads.services import uploads_use
 from registry.versions.hosted import (
     check_cleared,
     check_hosted_evaluation,
+    check_hosted_task,
     check_provider_runs,
     hosted_of,
 )
@@ -128,7 +129,7 @@ def hosted_request(
 
     Raises:
         InvalidInput: the description is invalid, or the provider has ended the model; `fields` says
-            where. Or providers are not called for the model's task.
+            where. Or the described operation cannot serve the model's task.
         DomainError: see `intake_submit`.
     """
     # First, so that a refusal reveals nothing about the model.
@@ -136,6 +137,7 @@ def hosted_request(
     authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
     described = HostedDescription.read(description)
     described.check_runs()
+    check_hosted_task(get_task(model.task), described)
     return intake_request(
         actor=actor,
         model=model,

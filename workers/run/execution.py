@@ -19,6 +19,7 @@ from registry.catalog.columns import media_columns
 from registry.catalog.declaration import BATCH, Task
 from registry.catalog.engines import EngineName, engine_class, measured_metrics
 from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.catalog.operations import operations_for
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
@@ -83,7 +84,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     output = attempt.make_output()
     if (folder / HOSTED_FILE).is_file():
-        return _hosted_intake(folder, output, findings)
+        return _hosted_intake(folder, output, findings, run_task(work.task))
     progress.enter("converting")
     task, task_code = _entered(work.task)
     if task_code.packages:
@@ -127,9 +128,15 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     }
 
 
-def _hosted_intake(folder: Path, output: Path, findings: list[dict[str, Any]]) -> dict[str, Any]:
+def _hosted_intake(
+    folder: Path, output: Path, findings: list[dict[str, Any]], task: Task
+) -> dict[str, Any]:
     """Write the canonical description of a hosted model; equal descriptions have one digest."""
     description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
+    if description.operation not in operations_for(task):
+        detail = f"The operation {description.operation} cannot serve the task {task.name}."
+        finding = {"check": "operation", "passed": False, "detail": detail}
+        return {"rejected": detail, "findings": [*findings, finding]}
     (output / HOSTED_FILE).write_bytes(description.canonical())
     return {
         "findings": findings,

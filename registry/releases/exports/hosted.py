@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from governance.quotas.kinds import MICRO
-from registry.catalog.hosted import PARAMETER_TITLES, WIRE_SHAPE_TITLES
+from governance.usage.units import Unit
+from registry.catalog.hosted import OPERATIONS, PARAMETER_TITLES, WIRE_SHAPE_TITLES, Operation
 from registry.releases.exports.blocks import Block
 from registry.releases.exports.words import NOTHING, worded
 
 # Incidents that Assay opened about a version, in its dossier.
 FINDINGS_MAX = 20
+# Labels of the fields that only some operations have.
+_FIELDS = {
+    "context_tokens": "Context length in tokens",
+    "max_tokens": "Longest answer in tokens",
+    "dimensions": "Length of vectors",
+    "max_inputs": "Most texts in one request",
+    "voices": "Voices",
+}
 # Every dossier and page with a description shows this to reviewers.
 NOT_PINNED = (
     "Assay pins the description, not the model: a provider may change the weights, the software or "
@@ -39,6 +48,7 @@ def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
     """Return the whole description; it has the fields of a `HostedDescription`."""
     terms, prices = description["terms"], description["prices"]
     shape = description["shape"]
+    rules = OPERATIONS[Operation(description.get("operation", Operation.CHAT))]
     settings = [PARAMETER_TITLES.get(name, name) for name in description["parameters"]]
     return [
         Block(
@@ -49,15 +59,21 @@ def hosted_blocks(description: Mapping[str, Any]) -> Sequence[Block]:
                 ("Fingerprint in answers", description["fingerprint"] or "any"),
                 ("URL", description["base_url"]),
                 ("API format", WIRE_SHAPE_TITLES.get(shape, shape)),
+                ("Operation", rules.title),
                 ("Region", description["region"]),
                 ("Credential", description["credential"] or "none"),
                 ("Shutdown date", description["shutdown_on"] or "not stated"),
                 ("Settings that callers may use", ", ".join(settings) or "none"),
-                ("Context length", f"{description['context_tokens']:,} tokens"),
-                ("Longest answer", f"{description['max_tokens']:,} tokens"),
+                *(
+                    (label, _stated(description[name]))
+                    for name, label in _FIELDS.items()
+                    if name in rules.fields
+                ),
                 ("Highest classification of evaluation data", description["cleared_for"]),
-                ("Price per million prompt tokens", _amount(prices["prompt"])),
-                ("Price per million completion tokens", _amount(prices["completion"])),
+                *(
+                    (label, _amount(prices.get(name, 0)))
+                    for name, label in _price_labels(rules.unit).items()
+                ),
             )
         ),
         Block(
@@ -90,6 +106,19 @@ def _finding_fact(finding: Mapping[str, Any]) -> tuple[str, str]:
     since = finding["opened_at"][:10]
     name = f"Incident {finding['incident']} of {since}"
     return name, f"{finding['severity']}, {finding['state']}: {finding['happened']}"
+
+
+def _stated(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else ", ".join(value)
+
+
+def _price_labels(unit: Unit) -> dict[str, str]:
+    if unit is Unit.TOKENS:
+        return {
+            "prompt": "Price per million prompt tokens",
+            "completion": "Price per million completion tokens",
+        }
+    return {"unit": f"Price per {unit.singular}"}
 
 
 def _probe_facts(probe: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -10,16 +10,28 @@ import pytest
 from assay.portal.canaries import canary_charts
 from assay.portal.forms.hosted import HostedForm, description_of, form_fields, initial_of
 from governance.people.selectors import principal_for_person
-from registry.catalog.hosted import PARAMETER_TITLES, HostedDescription, Parameter
+from registry.catalog.hosted import (
+    OPERATIONS,
+    PARAMETER_TITLES,
+    HostedDescription,
+    Operation,
+    Parameter,
+)
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation
 from registry.incidents.models import Incident
 from registry.intake.models import Intake, IntakeProbe, IntakeState
+from registry.releases.exports.hosted import hosted_blocks
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import queries, signed_in
-from tests.unit.registry.hosted_world import described, hosted_version, unreached
+from tests.unit.registry.hosted_world import (
+    described,
+    described_as,
+    hosted_version,
+    unreached,
+)
 from tests.unit.registry.objects import data, evaluation
 from workers.jobs.models import Job
 from workers.schedules.models import Schedule
@@ -37,6 +49,7 @@ def filled(company: Company, **changes: Any) -> dict[str, Any]:
         **{name: stated[name] for name in ("provider", "shape", "base_url", "model", "region")},
         **{name: stated[name] for name in ("credential", "parameters", "shutdown_on")},
         **{name: stated[name] for name in ("context_tokens", "max_tokens")},
+        "operation": "chat",
         "cleared_for": "public",
         "prompt_price": "2.5",
         "completion_price": "10",
@@ -76,6 +89,17 @@ def test_a_fault_is_shown_at_its_field(company: Company) -> None:
         ({"credential": "Not A Name"}, "pattern"),
         ({"max_tokens": 200_000}, "more than context_tokens"),
         ({"shutdown_on": "2020-01-01"}, "in the past"),
+        ({"operation": "transcription"}, "The operation transcription has no"),
+        (
+            {
+                "operation": "embeddings",
+                "parameters": [],
+                "max_tokens": "",
+                "dimensions": "8",
+                "max_inputs": "4",
+            },
+            "A model of the task text-generation needs chat or responses.",
+        ),
     ):
         page = client.post(FORM, filled(company, **changes))
         assert page.status_code in (400, 422), changes
@@ -90,7 +114,8 @@ def test_a_fault_is_shown_at_its_field(company: Company) -> None:
 
 
 def test_every_setting_that_a_description_may_permit_has_a_title() -> None:
-    assert set(PARAMETER_TITLES) == set(get_args(Parameter))
+    permitted = frozenset().union(*(rules.parameters for rules in OPERATIONS.values()))
+    assert set(PARAMETER_TITLES) == set(get_args(Parameter)) == permitted
 
 
 def test_the_form_has_no_field_for_a_secret_and_keeps_every_field_of_a_version() -> None:
@@ -99,13 +124,24 @@ def test_the_form_has_no_field_for_a_secret_and_keeps_every_field_of_a_version()
         for name in HostedForm.base_fields
         for word in ("secret", "token_", "password", "api_key")
     )
-    full = HostedDescription.read(
-        described(answers_as=["gpt-4o"], fingerprint="fp_1", cleared_for="internal")
-    ).model_dump(mode="json")
-    form = HostedForm({**initial_of(full), "of_model": 1}, models=Model.objects.none())
-    form.is_valid()
-    values = {**form.cleaned_data, "of_model": None}
-    assert HostedDescription.read(description_of(values)).model_dump(mode="json") == full
+    chat = described(answers_as=["gpt-4o"], fingerprint="fp_1", cleared_for="internal")
+    for each in (chat, *(described_as(operation) for operation in Operation)):
+        full = HostedDescription.read(each).model_dump(mode="json")
+        form = HostedForm({**initial_of(full), "of_model": 1}, models=Model.objects.none())
+        form.is_valid()
+        values = {**form.cleaned_data, "of_model": None}
+        assert HostedDescription.read(description_of(values)).model_dump(mode="json") == full
+
+
+def test_every_field_of_an_operation_is_shown_to_reviewers() -> None:
+    for operation in Operation:
+        each = HostedDescription.read(described_as(operation))
+        facts = dict(hosted_blocks(each.model_dump(mode="json"))[0].facts)
+        assert facts["Operation"] == each.rules.title
+        for name in each.rules.fields:
+            value = getattr(each, name)
+            words = f"{value:,}" if isinstance(value, int) else ", ".join(value)
+            assert words in facts.values()
 
 
 def test_another_department_s_model_does_not_exist(company: Company) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 from governance.people.models import Person
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription, ProbeResult
+from registry.catalog.hosted import (
+    HOSTED_FILE,
+    OPERATIONS,
+    HostedDescription,
+    Operation,
+    ProbeResult,
+)
 from registry.intake.models import IntakeProbe
 from registry.versions.hosted import hosted_settings
 from registry.versions.models import Model, ModelVersion
@@ -26,8 +32,9 @@ ANSWERED: dict[str, Any] = {
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    """The values of a complete description, with `changes`."""
-    return {
+    """The values of a complete description, with `changes`; of chat unless they have another
+    operation."""
+    values: dict[str, Any] = {
         "provider": "Example AI",
         "shape": "openai",
         "base_url": "https://api.example.com/v1",
@@ -46,7 +53,33 @@ def described(**changes: Any) -> dict[str, Any]:
         },
         "shutdown_on": "2099-01-01",
         "prices": {"prompt": 2_500_000, "completion": 10_000_000},
-        **changes,
+    }
+    if "operation" in changes:
+        values = {name: value for name, value in values.items() if name not in FIELDS}
+    return {**values, **changes}
+
+
+# Values of the fields that only some operations have.
+FIELDS: dict[str, Any] = {
+    "context_tokens": 128_000,
+    "max_tokens": 16_384,
+    "dimensions": 1_536,
+    "max_inputs": 2_048,
+    "voices": ["alloy", "ash"],
+}
+
+
+def described_as(operation: Operation) -> dict[str, Any]:
+    """The values of a description of an operation, with all parameters that it may permit."""
+    rules = OPERATIONS[operation]
+    others = {name: value for name, value in described().items() if name not in FIELDS}
+    by_token = rules.unit == "tokens"
+    return {
+        **others,
+        "operation": operation.value,
+        "parameters": sorted(rules.parameters),
+        "prices": {"prompt": 20_000} if by_token else {"unit": 100},
+        **{name: FIELDS[name] for name in rules.fields},
     }
 
 

@@ -142,7 +142,7 @@ def test_a_person_signs_only_after_the_provider_answered(
     details = {each["check"]: each["detail"] for each in intake.findings}
     assert details == {
         "weights": "A description.",
-        "provider": "api.example.com answered a fixed text in 812 ms. It counted 14 + 3 tokens.",
+        "provider": "api.example.com answered a fixed request in 812 ms. It counted 14 + 3 tokens.",
         "answering model": "The answer states gpt-4o-2024-08-06, fingerprint fp_1.",
         "list of models": "The provider's list names gpt-4o-2024-08-06.",
     }

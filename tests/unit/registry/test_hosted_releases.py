@@ -13,6 +13,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.reviews.checklist import checklist_attest
 from registry.catalog import get_task
 from registry.catalog.code import NO_PACKAGES
+from registry.catalog.hosted import HostedDescription, Operation
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation
@@ -39,7 +40,13 @@ from registry.versions.hosted import check_hosted_task
 from registry.versions.models import ModelVersion
 from registry.versions.weights import measuring_engine
 from tests.unit.audit_support import bodies
-from tests.unit.registry.hosted_world import GENERATE, answered, description, hosted_version
+from tests.unit.registry.hosted_world import (
+    GENERATE,
+    answered,
+    described_as,
+    description,
+    hosted_version,
+)
 from tests.unit.registry.objects import data, evaluation, model, version
 from tests.unit.registry.office import ATTESTED, Office, proven
 
@@ -219,10 +226,16 @@ def test_bills_of_materials_name_an_external_service(office: Office) -> None:
     assert "services" not in json.loads(mlbom(office.submit()))
 
 
-def test_providers_are_called_for_tasks_that_generate_text_alone() -> None:
-    check_hosted_task(get_task(GENERATE))
-    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
-        check_hosted_task(get_task("embeddings"))
+def test_an_operation_serves_the_tasks_that_it_answers_for() -> None:
+    chat, vectors = description(), HostedDescription.read(described_as(Operation.EMBEDDINGS))
+    check_hosted_task(get_task(GENERATE), chat)
+    check_hosted_task(get_task("embeddings"), vectors)
+    with pytest.raises(InvalidInput, match="cannot serve the task text-classification"):
+        check_hosted_task(get_task("text-classification"))
+    for task, other in (("embeddings", chat), (GENERATE, vectors)):
+        with pytest.raises(InvalidInput, match=f"cannot serve the task {task}") as refused:
+            check_hosted_task(get_task(task), other)
+        assert "operation" in refused.value.fields
 
 
 def test_the_end_is_the_beginning_of_the_day_in_utc() -> None:

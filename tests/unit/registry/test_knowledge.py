@@ -21,9 +21,10 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from governance.people.models import Department
+from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.rowsecurity import scope
+from registry.catalog.hosted import Operation
 from registry.knowledge import extraction
 from registry.knowledge.chunks import chunk_spans, fitted_spans
 from registry.knowledge.documents import (
@@ -48,6 +49,7 @@ from registry.knowledge.selectors import (
 from registry.knowledge.services import knowledge_base_share
 from registry.sandbox.places import FairPlaces
 from tests.stored import stored_file
+from tests.unit.registry.hosted_world import described_as, hosted_version
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.registry.objects import Upload, model, version
 
@@ -109,6 +111,19 @@ def test_a_department_does_not_hold_all_readers(
         document(lead, handbook)
     with places.place("another department"):
         document(lead, handbook)
+
+
+def test_a_model_of_a_provider_does_not_embed_documents(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    embedding = hosted_version(
+        handbook.embedding_version.model,
+        Person.objects.earliest("pk"),
+        **described_as(Operation.EMBEDDINGS),
+    )
+    with pytest.raises(InvalidInput, match="is run by a provider") as refused:
+        base(lead, handbook.department, embedding, name="second")
+    assert "embedding_version" in refused.value.fields
 
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f\u200d\U0001f525"

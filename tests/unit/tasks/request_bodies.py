@@ -267,6 +267,7 @@ FORMS = {
     "model": "m",
     "response_format": "verbose_json",
     "temperature": "0.5",
+    "prompt": "Names: Ann",
     "user": "ada",
 }
 TASKS = "/v1/tasks"
@@ -385,6 +386,7 @@ BODIES: Bodies = {
             "response_format": "wav",
             "speed": 2,
             "stream_format": "audio",
+            "instructions": "Whisper.",
         }
     ],
     ("text-to-speech", f"{TASKS}/text-to-speech"): [

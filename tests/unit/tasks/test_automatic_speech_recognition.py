@@ -265,6 +265,7 @@ def test_what_is_no_recording_is_refused_and_the_engine_goes_on(
         ({"audio": good}, {"temperature": 2}),
         ({"audio": good}, {"temperature": "hot"}),
         ({"audio": good}, {"beams": 5}),
+        ({"audio": good}, {"prompt": "Ann"}),
     ):
         with pytest.raises(RequestRefused):
             engine.submit(asked(TASK.name, "r", inputs, options), Answer())

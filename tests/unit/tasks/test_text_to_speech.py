@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import MediaResult
 from registry.catalog.requests import Body, RequestInvalid
+from tasks.text_to_speech.endpoints import RecordingRenderer
 from tasks.text_to_speech.schema import SpeechInputs, SpeechOptions
 from tests.unit.registry.onnx_models import helper, onnx
 from tests.unit.tasks.serving import served
@@ -162,6 +164,8 @@ def test_what_cannot_be_spoken_is_refused(engine: Any) -> None:
             speak(engine, text)
     with pytest.raises(RequestRefused, match="this model speaks as joe"):
         speak(engine, "hello", voice="alloy")
+    with pytest.raises(RequestRefused, match="instructions are not supported"):
+        speak(engine, "hello", instructions="Whisper.")
     assert speak(engine, "hello", voice="joe").results
 
 
@@ -251,7 +255,7 @@ def test_openais_shape_becomes_inputs_and_options() -> None:
         (as_json(**BODY, response_format="aac"), "aac is not supported"),
         (as_json(**BODY, response_format="exe"), "response_format"),
         (as_json(**BODY, stream_format="sse"), "sse is not supported"),
-        (as_json(**BODY, instructions="Whisper."), "instructions"),
+        (as_json(**BODY, instructions=""), "instructions"),
         (as_json(**BODY, more=1), "more"),
     ],
 )
@@ -290,6 +294,29 @@ def test_openais_client_works_unmodified(form: str) -> None:
         )
         assert found.read() == (wav() if form == "wav" else wav()[44:])
     assert plans[0].options == SpeechOptions(format="wav")
+
+
+def chunk(name: bytes, data: bytes, size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(data) if size is None else size) + data
+
+
+def test_samples_are_taken_from_any_wav_file_of_their_form() -> None:
+    form = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 24_000, 48_000, 2, 16))
+    samples = b"\1\2\3\4"
+    piped = b"RIFF\xff\xff\xff\xffWAVE" + form + chunk(b"LIST", b"abc\0")
+    piped += chunk(b"data", samples, 0xFFFFFFFF)
+    renderer = RecordingRenderer("pcm")
+
+    def rendered(data: bytes) -> bytes:
+        answer = EngineAnswer("stop", 0, 0, results=[MediaResult(data, "audio/wav")])
+        return renderer.whole(answer).body
+
+    assert rendered(piped) == samples
+    slow = struct.pack("<HHIIHH", 1, 1, 16_000, 32_000, 2, 16)
+    other = b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", slow) + chunk(b"data", samples)
+    for data in (other, piped[:30], b"RIFF", b""):
+        with pytest.raises(RequestInvalid, match="use wav"):
+            rendered(data)
 
 
 def test_the_hugging_face_client_works_unmodified(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.catalog.hosted import HOSTED_FILE, OPERATIONS, HostedDescription, Operation
 from registry.catalog.inputs import Inputs, Options
 from tests.waiting import PATIENCE_S
 from workers.egress.connections import EgressRules
@@ -23,6 +23,14 @@ from workers.engines.hosted.engine import HostedEngine
 from workers.engines.protocol import EngineRequest
 from workers.wire import Delta, Done, Event, Failed
 
+# Values of the fields that only some operations have.
+FIELDS: dict[str, Any] = {
+    "context_tokens": 10_000,
+    "max_tokens": 1_000,
+    "dimensions": 3,
+    "max_inputs": 4,
+    "voices": ["ash", "coral"],
+}
 PATHS = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}
 
 
@@ -154,6 +162,7 @@ def replies(body: Any, *lines: str, status: str = "200 OK") -> Behavior:
 
 
 def described(origin: str, shape: str = "openai", **fields: Any) -> HostedDescription:
+    operation = Operation(fields.get("operation", "chat"))
     return HostedDescription.read(
         {
             "provider": "Test",
@@ -165,9 +174,8 @@ def described(origin: str, shape: str = "openai", **fields: Any) -> HostedDescri
                 "max_tokens", "temperature", "top_p", "stop", "seed", "choices", "logprobs",
                 "logit_bias", "presence_penalty", "frequency_penalty", "json_schema", "tools",
                 "images",
-            ],
-            "context_tokens": 10_000,
-            "max_tokens": 1_000,
+            ] if operation is Operation.CHAT else [],
+            **{name: FIELDS[name] for name in OPERATIONS[operation].fields},
             "terms": {
                 "title": "Terms",
                 "sha256": "0" * 64,

@@ -19,7 +19,6 @@ from registry.catalog.generation import (
     Tool,
     ToolCall,
 )
-from registry.catalog.inputs import TextInputs, TextOptions
 from tests.unit.workers.provider import Behavior, calling, event, replies, streams
 from workers.engines.protocol import RequestRefused
 
@@ -493,39 +492,3 @@ def test_a_refusal_of_the_model_is_told(tmp_path: Path) -> None:
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}
     with calling(tmp_path, replies(blocked), "gemini") as (caller, _):
         assert caller.ask("Hello", stream=False).done.finish_reason == "content_filter"
-
-
-def test_embeddings_come_back_in_the_order_of_their_texts(tmp_path: Path) -> None:
-    rows = [{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [1.0, 0.0]}]
-    body = {"model": "test-1", "data": rows, "usage": {"prompt_tokens": 6}}
-    with calling(tmp_path, replies(body)) as (caller, provider):
-        answers = caller.ask(TextInputs(input=["a", "b"]), TextOptions(), stream=False)
-        done = answers.done
-        assert done.results == [[1.0, 0.0], [0.5, 1]]
-        assert (done.prompt_tokens, done.units) == (6, 6)
-        received = provider.received[0]
-        assert (received.path, received.json["input"]) == ("/v1/embeddings", ["a", "b"])
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        [{"index": 0, "embedding": [1.0]}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": ["x"]}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}],
-    ],
-)
-def test_malformed_embeddings_are_a_failure(tmp_path: Path, rows: Any) -> None:
-    with calling(tmp_path, replies({"data": rows})) as (caller, _):
-        answers = caller.ask(TextInputs(input=["a", "b"]), TextOptions(), stream=False)
-        assert answers.failed.code == "provider_failed"
-
-
-def test_texts_that_would_be_cut_are_refused(tmp_path: Path) -> None:
-    with (
-        calling(tmp_path, replies({"data": []})) as (caller, _),
-        pytest.raises(RequestRefused, match="truncate"),
-    ):
-        caller.ask(TextInputs(input=["a"]), TextOptions(truncate="end"), stream=False)

@@ -25,13 +25,21 @@ from governance.people.models import Person
 from governance.quotas.models import BudgetHold
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import tariff_for
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription
+from registry.catalog import get_task
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.intake.models import Intake, IntakeProbe, IntakeState
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.database_roles import acting_as
-from tests.unit.registry.hosted_world import GENERATE, answered, described, file_of, hosted_version
+from tests.unit.registry.hosted_world import (
+    GENERATE,
+    answered,
+    described,
+    described_as,
+    file_of,
+    hosted_version,
+)
 from tests.unit.registry.objects import stored
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
@@ -135,8 +143,10 @@ def test_a_wrong_description_is_refused_by_field_and_a_foreign_model_before_it_i
         assert field in refused.value.fields
     with pytest.raises(NotFound):
         requested(model=company.model("theirs", GENERATE, "finance"), description={})
-    with pytest.raises(InvalidInput, match="cannot serve the task embeddings"):
+    with pytest.raises(InvalidInput, match="operation chat cannot serve the task embeddings"):
         requested(model=company.model("minilm", "embeddings"))
+    with pytest.raises(InvalidInput, match="cannot serve the task text-classification"):
+        requested(model=company.model("labels", "text-classification"))
     with pytest.raises(InvalidInput, match="no GGUF"):
         intake_request(
             actor=company.developer(),
@@ -164,7 +174,8 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "in" / HOSTED_FILE).write_bytes(file_of())
-    result = result_checked("intake", _hosted_intake(tmp_path / "in", tmp_path / "out", []))
+    task = get_task(GENERATE)
+    result = result_checked("intake", _hosted_intake(tmp_path / "in", tmp_path / "out", [], task))
     assert (tmp_path / "out" / HOSTED_FILE).read_bytes() == CANONICAL
     manifest = Manifest.from_json(result["manifest"])
     assert manifest.digest == stored({HOSTED_FILE: CANONICAL}).digest
@@ -176,6 +187,13 @@ def test_the_job_makes_the_canonical_file_and_the_intake_waits_for_the_provider(
     intake.refresh_from_db()
     assert intake.state == IntakeState.PROBING
     assert intake.hosted == HostedDescription.read(described()).model_dump(mode="json")
+
+
+def test_a_description_of_another_task_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / HOSTED_FILE).write_bytes(file_of())
+    checked = _hosted_intake(tmp_path, tmp_path, [], get_task("embeddings"))
+    assert checked["rejected"] == "The operation chat cannot serve the task embeddings."
+    assert not checked["findings"][-1]["passed"]
 
 
 def probing() -> Intake:
@@ -339,6 +357,13 @@ def test_too_many_tokens_a_task_without_measurable_metrics_and_an_ended_model_ar
     )
     with pytest.raises(InvalidInput, match="providers do not state"):
         evaluation(other)
+    scribe = hosted_version(
+        company.model("scribe", "automatic-speech-recognition"),
+        Person.objects.earliest("pk"),
+        **described_as(Operation.TRANSCRIPTION),
+    )
+    with pytest.raises(InvalidInput, match="only answers to messages"):
+        evaluation(scribe)
     ended = hosted_version(
         company.model("ended", GENERATE), Person.objects.earliest("pk"), shutdown_on="2020-01-01"
     )
@@ -429,6 +454,14 @@ def test_the_prices_of_the_description_apply_unless_the_deployment_has_its_own()
     assert provider_tariff(hosted) == stated
     assert provider_tariff(prompt_on(hosted)) == stated
     assert provider_tariff(gpt("finance", prices={})) is None
+    voice = hosted_version(
+        company.model("voice", "text-to-speech"),
+        Person.objects.earliest("pk"),
+        **described_as(Operation.SPEECH),
+    )
+    by_character = provider_tariff(voice)
+    assert by_character == Tariff(units={"characters": 100})
+    assert by_character.cost(unit="characters", units=9) == 900
     own, general = Tariff(1, 1), Tariff(5, 5)
     prices = {"assistant": own, "": general}
     assert tariff_for("assistant", prices, stated) == own

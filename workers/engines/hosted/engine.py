@@ -15,19 +15,29 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import cast
 
-from registry.catalog.hosted import HOSTED_FILE, HostedDescription, WireShape
+from registry.catalog.declaration import Unit
+from registry.catalog.hosted import HOSTED_FILE, HostedDescription, Operation, WireShape
 from registry.catalog.requests import printable
 from workers.egress.connections import Answer, ProviderFailed
 from workers.egress.credentials import Credentials
 from workers.egress.loop import EgressLoop
-from workers.engines.hosted import anthropic, gemini, openai
+from workers.engines.hosted import (
+    anthropic,
+    embeddings,
+    gemini,
+    images,
+    openai,
+    responses,
+    speech,
+    transcription,
+)
 from workers.engines.hosted.events import EventSplitter
-from workers.engines.hosted.exchange import MAX_ANSWER, send
+from workers.engines.hosted.exchange import read_whole, send
 from workers.engines.hosted.shapes import (
+    MAX_ANSWER,
     Call,
     Reader,
     Shape,
-    encode,
     estimate_prompt,
 )
 from workers.engines.protocol import EngineRequest, EngineStopped, RequestRefused, Sink
@@ -42,11 +52,24 @@ _STATED_MAX = 10
 # Code of the failure of a request whose answer states another model.
 DIFFERS = "provider_differs"
 
-SHAPES: dict[WireShape, Shape] = {
-    WireShape.OPENAI: cast(Shape, openai),
-    WireShape.ANTHROPIC: cast(Shape, anthropic),
-    WireShape.GEMINI: cast(Shape, gemini),
+SHAPES: dict[tuple[WireShape, Operation], Shape] = {
+    (WireShape.OPENAI, Operation.CHAT): cast(Shape, openai),
+    (WireShape.ANTHROPIC, Operation.CHAT): cast(Shape, anthropic),
+    (WireShape.GEMINI, Operation.CHAT): cast(Shape, gemini),
+    (WireShape.OPENAI, Operation.RESPONSES): cast(Shape, responses),
+    (WireShape.OPENAI, Operation.EMBEDDINGS): cast(Shape, embeddings),
+    (WireShape.GEMINI, Operation.EMBEDDINGS): cast(Shape, embeddings),
+    (WireShape.OPENAI, Operation.TRANSCRIPTION): cast(Shape, transcription),
+    (WireShape.OPENAI, Operation.SPEECH): cast(Shape, speech),
+    (WireShape.OPENAI, Operation.IMAGES): cast(Shape, images),
 }
+# Larger answers are read in a thread, so that they do not delay the streams of the event loop.
+_LARGE = 1024 * 1024
+
+
+def shape_of(description: HostedDescription) -> Shape:
+    """Return the wire shape of a description's operation."""
+    return SHAPES[description.shape, description.operation]
 
 
 class _Work:
@@ -55,7 +78,7 @@ class _Work:
     def __init__(self, request: EngineRequest, sink: Sink, call: Call, reader: Reader) -> None:
         self.request = request
         self.call = call
-        self.body = encode(call.body)
+        self.body = call.encoded()
         self.reader = reader
         self.task: asyncio.Task[None] | None = None
         self.running = self.canceled = False
@@ -96,7 +119,7 @@ class _Work:
             prompt,
             completion,
             results=state.results,
-            units=prompt + completion,
+            units=prompt + completion if state.units is None else state.units,
             stop=state.stop if getattr(self.request.options, "name_stop", False) else "",
             prefill_ms=0 if first is None else round((first - self.began) * 1000),
             decode_ms=0 if first is None else round((now - first) * 1000),
@@ -108,6 +131,8 @@ class _Work:
         """Return the tokens of prompt and answer, and whether one of them is an estimate."""
         state = self.reader.state
         prompt, completion = state.prompt_tokens, state.completion_tokens
+        if state.units is not None:
+            return prompt or 0, completion or 0, False
         estimated = prompt is None or completion is None
         if prompt is None:
             prompt = estimate_prompt(self.request.inputs)
@@ -163,7 +188,7 @@ class HostedEngine:
     ) -> None:
         self.description = HostedDescription.read((folder / HOSTED_FILE).read_bytes())
         self._names, self._fingerprint = self.description.names, self.description.fingerprint
-        self._shape = SHAPES[self.description.shape]
+        self._shape = shape_of(self.description)
         self._loop = loop
         self._credentials = credentials
         self._deployment_id, self._job_id = deployment_id, job_id
@@ -211,7 +236,10 @@ class HostedEngine:
         call = self._shape.call(
             self.description, request.inputs, request.options, stream=request.stream
         )
-        work = _Work(request, sink, call, self._shape.reader(self.description, call))
+        reader = self._shape.reader(self.description, call)
+        if self.description.rules.unit is not Unit.TOKENS:
+            reader.state.units = request.units
+        work = _Work(request, sink, call, reader)
         with self._lock:
             if self._closing:
                 raise EngineStopped
@@ -266,13 +294,20 @@ class HostedEngine:
             event = work.failed(
                 RequestRefused("The engine failed; try again.", code="engine_error", status=500)
             )
+        # From now on, a cancellation must not keep the last event from its sink.
+        work.running = False
+        try:
+            if isinstance(event, Done) and event.results:
+                # The sink writes files or seals many numbers, which would delay other answers.
+                await asyncio.to_thread(work.end, event)
+            else:
+                work.end(event)
+            if answer is not None and isinstance(event, Done) and event.finish_reason != "canceled":
+                await answer.finish()
         finally:
             self._works.pop(work.request.request_id, None)
-        work.end(event)
-        if answer is not None:
-            if isinstance(event, Done) and event.finish_reason != "canceled":
-                await answer.finish()
-            answer.close()
+            if answer is not None:
+                answer.close()
 
     async def _send(self, work: _Work) -> Answer:
         call, rules = work.call, self._rules
@@ -293,7 +328,11 @@ class HostedEngine:
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
-            deltas = work.reader.whole(await answer.read(MAX_ANSWER))
+            body = await read_whole(work.call, answer)
+            if len(body) > _LARGE:
+                deltas = await asyncio.to_thread(work.reader.whole, body)
+            else:
+                deltas = work.reader.whole(body)
             self._check(work)
             work.send(deltas)
         if not state.complete:

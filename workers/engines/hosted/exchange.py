@@ -7,10 +7,9 @@ import asyncio
 from workers.egress.connections import Answer, ProviderFailed, Route
 from workers.egress.credentials import Credential
 from workers.engines.hosted.failures import status_failure
-from workers.engines.hosted.shapes import Call
+from workers.engines.hosted.shapes import MAX_ANSWER, Call
 
-# Most bytes of one answer; most bytes and time for the body of an error.
-MAX_ANSWER = 64 * 1024 * 1024
+# Most bytes and time for the body of an error.
 _MAX_ERROR, _ERROR_S = 65_536, 10.0
 
 
@@ -33,6 +32,22 @@ async def send(
         raise await _failure(answer)
     finally:
         answer.close()
+
+
+async def read_whole(call: Call, answer: Answer) -> bytes:
+    """Return the body of an answer that is not streamed.
+
+    Raises:
+        ProviderFailed: it is too large, or of another media type than the call accepts.
+    """
+    if call.accepts and answer.content_type not in call.accepts:
+        # Such an answer is most likely an error with status 200.
+        stated = answer.content_type[:80] or "none"
+        raise ProviderFailed(
+            f"The provider sent a body of type {stated}; {' or '.join(sorted(call.accepts))} was "
+            "expected."
+        )
+    return await answer.read(call.most)
 
 
 async def listed_models(

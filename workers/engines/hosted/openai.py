@@ -1,18 +1,13 @@
-"""OpenAI's wire shape: chat completions and embeddings."""
+"""OpenAI's wire shape: chat completions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
-
-import orjson
 
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from registry.catalog.hosted import HostedDescription
-from registry.catalog.inputs import Inputs, Options, TextInputs, TextOptions
-from workers.egress.connections import ProviderFailed
+from registry.catalog.inputs import Inputs, Options
 from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import (
     Call,
@@ -21,7 +16,6 @@ from workers.engines.hosted.shapes import (
     generation,
     image_data,
     parse,
-    refused,
     token_limit,
     used_settings,
 )
@@ -55,9 +49,7 @@ _LEAST_SCORE = -9999.0
 
 
 def call(description: HostedDescription, inputs: Inputs, options: Options, *, stream: bool) -> Call:
-    """Return the call for a conversation or for texts to embed. Raises RequestRefused."""
-    if isinstance(inputs, TextInputs):
-        return _embeddings(description, inputs, options)
+    """Return the call for a conversation. Raises RequestRefused."""
     conversation, settings = generation(inputs, options)
     used = used_settings(description, conversation, settings, _SETTINGS)
     body: dict[str, Any] = {
@@ -93,15 +85,9 @@ def call(description: HostedDescription, inputs: Inputs, options: Options, *, st
     return Call("/chat/completions", body, choices=settings.choices, stream=stream)
 
 
-def reader(description: HostedDescription, call: Call) -> ChatReader | EmbeddingsReader:
+def reader(description: HostedDescription, call: Call) -> ChatReader:
     """Return a reader for the answer to a call."""
-    state = State(choices=call.choices, most_tokens=description.context_tokens)
-    if call.path == "/embeddings":
-        # A request may have more texts than the context of one.
-        count = len(call.body["input"])
-        state.most_tokens *= count
-        return EmbeddingsReader(state, count)
-    return ChatReader(state)
+    return ChatReader(State(choices=call.choices, most_tokens=description.context_tokens))
 
 
 class ChatReader:
@@ -159,7 +145,7 @@ class ChatReader:
         text = part.get("content") or part.get("refusal") or ""
         if isinstance(text, list):
             text = "".join(each["text"] for each in text if each.get("type") == "text")
-        scores = _scores(logprobs)
+        scores = token_scores(logprobs)
         if text or scores:
             deltas.append(self.state.text(index, text, scores))
         for number, tool in enumerate(part.get("tool_calls") or ()):
@@ -176,53 +162,6 @@ class ChatReader:
         return deltas
 
 
-class EmbeddingsReader:
-    """Reads a vector for each of `count` texts."""
-
-    def __init__(self, state: State, count: int) -> None:
-        self.state = state
-        self._count = count
-
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: vectors are not streamed."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the vectors of an answer; it has no pieces. Raises ProviderFailed."""
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            self.state.names(answer.get("model"))
-            rows = sorted(answer["data"], key=lambda row: row["index"])
-            if [row["index"] for row in rows] != list(range(self._count)):
-                raise ValueError("it does not have one vector for each text")
-            results = [row["embedding"] for row in rows]
-            if len({len(vector) for vector in results}) != 1 or not all(map(_numbers, results)):
-                raise ValueError("a vector is not a list of numbers")
-            usage = answer.get("usage") or {}
-            self.state.usage(usage.get("prompt_tokens"), 0)
-        except MALFORMED as error:
-            raise malformed(error) from error
-        self.state.results, self.state.finish, self.state.complete = results, {0: "stop"}, True
-        return []
-
-
-def _numbers(vector: Sequence[Any]) -> bool:
-    return bool(vector) and all(
-        type(number) in (float, int) and math.isfinite(number) for number in vector
-    )
-
-
-def _embeddings(description: HostedDescription, inputs: TextInputs, options: Options) -> Call:
-    if getattr(inputs, "tokens", None):
-        raise refused("tokens", "send texts")
-    if isinstance(options, TextOptions) and options.truncate != "none":
-        raise refused("truncate", "shorten the texts")
-    body = {"model": description.model, "input": inputs.input, "encoding_format": "float"}
-    return Call("/embeddings", body)
-
-
 def _messages(inputs: GenerationInputs) -> list[dict[str, Any]]:
     images = iter(inputs.images)
     return [_message(message, images) for message in inputs.messages or ()]
@@ -234,7 +173,7 @@ def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
         body["content"] = [
             {"type": "text", "text": part.text}
             if part.type == "text"
-            else {"type": "image_url", "image_url": {"url": _data_url(next(images))}}
+            else {"type": "image_url", "image_url": {"url": data_url(next(images))}}
             for part in message.content
         ]
     if message.tool_calls:
@@ -255,7 +194,8 @@ def _message(message: ChatMessage, images: Any) -> dict[str, Any]:
     return body
 
 
-def _data_url(image: Any) -> str:
+def data_url(image: Any) -> str:
+    """Return an image as a `data:` URL."""
     content_type, data = image_data(image)
     return f"data:{content_type};base64,{data}"
 
@@ -265,7 +205,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
 
 
-def _scores(logprobs: Any) -> list[TokenScore] | None:
+def token_scores(logprobs: Any) -> list[TokenScore] | None:
+    """Return the log probabilities that an answer states for its tokens."""
     content = logprobs.get("content") if logprobs else None
     if not content:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from workers.wire import Delta
 
 # Most bytes of one request, with images in base64.
 MAX_BODY = 64 * 1024 * 1024
+# Most bytes of one answer, unless its call states fewer.
+MAX_ANSWER = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
 _IMAGES = (
@@ -38,6 +40,16 @@ class Call:
     # Several choices have separate ends.
     choices: int = 1
     stream: bool = False
+    # In place of `body`, for requests that are not JSON.
+    content: bytes = b""
+    # Media types that a whole answer may have; empty for any.
+    accepts: frozenset[str] = frozenset()
+    # Most bytes of the answer.
+    most: int = MAX_ANSWER
+
+    def encoded(self) -> bytes:
+        """Return the bytes of the request. Raises RequestRefused if they are too many."""
+        return bounded(self.content) if self.content else encode(self.body)
 
 
 class Reader(Protocol):
@@ -83,6 +95,7 @@ class State:
         model, fingerprint: Names in the answer; empty if it has none.
         results: Results of tasks that do not generate text, such as vectors.
         stop: The stop text that ended the answer, if the provider names it.
+        units: Use in the unit of the task; None if that is tokens.
     """
 
     choices: int = 1
@@ -96,6 +109,7 @@ class State:
     fingerprint: str = ""
     results: list[Any] | None = None
     stop: str = ""
+    units: int | None = None
     characters: int = 0
     _counted: int = 0
     _calls: dict[int, dict[Any, tuple[int, Any]]] = field(default_factory=dict)
@@ -185,6 +199,11 @@ def encode(body: Mapping[str, Any]) -> bytes:
     except TypeError:
         # A whole number beyond 64 bits, or a lone surrogate.
         data = json.dumps(body).encode()
+    return bounded(data)
+
+
+def bounded(data: bytes) -> bytes:
+    """Return the bytes of a request. Raises RequestRefused if they are too many."""
     if len(data) > MAX_BODY:
         raise RequestRefused(
             f"The request has {len(data):,} bytes; at most {MAX_BODY:,} are sent to a provider.",
@@ -206,7 +225,7 @@ def _no_constant(name: str) -> Any:
 def generation(inputs: Inputs, options: Options) -> tuple[GenerationInputs, SamplingOptions]:
     """Return a conversation and its settings. Raises RequestRefused for other inputs."""
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
-        raise RequestRefused("Hosted models of this wire shape only answer conversations.")
+        raise RequestRefused("This operation of the provider only answers conversations.")
     if inputs.messages is None:
         raise refused("suffix" if inputs.suffix else "prompt", "send messages")
     return inputs, options
@@ -254,11 +273,7 @@ def used_settings(
             if name in options.stated and name in permitted and name in able:
                 used[name] = value
             continue
-        if name not in permitted:
-            raise RequestRefused(
-                f"The approved description of this model does not permit {name}; leave it out.",
-                code="unsupported_parameter",
-            )
+        check_permitted(description, name)
         if name not in able:
             raise refused(name)
         used[name] = value
@@ -272,6 +287,45 @@ def used_settings(
     return used
 
 
+def task_settings(
+    description: HostedDescription,
+    inputs: Inputs,
+    options: Options,
+    *,
+    content: Collection[str],
+) -> dict[str, Any]:
+    """Return the settings of a request without messages that differ from their defaults, by name.
+
+    `content` names the fields that the call handles itself.
+
+    Raises:
+        RequestRefused: the operation has no such setting, or the description does not permit it.
+    """
+    used: dict[str, Any] = {}
+    for part in (inputs, options):
+        for name, field_info in type(part).model_fields.items():
+            value = getattr(part, name)
+            if name in content or value == field_info.get_default(call_default_factory=True):
+                continue
+            if name not in description.rules.parameters:
+                raise refused(*_CALLERS.get(name, (name,)))
+            check_permitted(description, name)
+            used[name] = value
+    return used
+
+
+def check_permitted(description: HostedDescription, name: str) -> None:
+    """Raise RequestRefused if the description does not permit a setting."""
+    if name not in description.parameters:
+        setting, fix = _CALLERS.get(name, (name, "leave it out"))
+        raise RequestRefused(
+            f"The approved description of this model does not permit {setting}; {fix}.",
+            code="unsupported_parameter",
+        )
+
+
+# Settings that callers know by other names, and the way to do without them.
+_CALLERS = {"segments": ("times of segments", "use response_format json or text")}
 _DEFAULTS = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -292,10 +346,7 @@ def token_limit(description: HostedDescription, options: SamplingOptions) -> int
         raise refused("max_tokens: 0", "request at least one token")
     if not {"max_tokens", "max_completion_tokens"} & set(description.parameters):
         if stated:
-            raise RequestRefused(
-                "The approved description of this model does not permit max_tokens; leave it out.",
-                code="unsupported_parameter",
-            )
+            check_permitted(description, "max_tokens")
         return None
     if stated and limit is not None and limit > description.max_tokens:
         raise RequestRefused(
@@ -308,13 +359,17 @@ def token_limit(description: HostedDescription, options: SamplingOptions) -> int
 
 def image_data(image: Any) -> tuple[str, str]:
     """Return the content type of an image, and its bytes in base64."""
-    if hasattr(image, "read_bytes"):
-        data = image.read_bytes()
-    else:
-        image.seek(0)
-        data = image.read()
+    data = media_bytes(image)
     content_type = next((name for head, name in _IMAGES if data.startswith(head)), "image/webp")
     return content_type, base64.b64encode(data).decode()
+
+
+def media_bytes(file: Any) -> bytes:
+    """Return the bytes of a path or stream, from its beginning: another target may have read it."""
+    if hasattr(file, "read_bytes"):
+        return bytes(file.read_bytes())
+    file.seek(0)
+    return bytes(file.read())
 
 
 def system_and_turns(messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMessage]]:

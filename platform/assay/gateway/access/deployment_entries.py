@@ -27,6 +27,7 @@ from governance.quotas.wire import Limit
 from governance.usage.units import Unit
 from registry.catalog import TASKS
 from registry.catalog.engines import KEEP_PREFIXES, EngineName
+from registry.catalog.hosted import Prices
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
@@ -399,9 +400,11 @@ def task_unit(task: str) -> Unit:
 def provider_tariff(version: ModelVersion) -> Tariff | None:
     """Return the prices that the description of a hosted version states; None if it states none."""
     hosted = hosted_served(version)
-    if hosted is None or not (hosted.prices.prompt or hosted.prices.completion):
+    if hosted is None or hosted.prices == Prices():
         return None
-    return Tariff(hosted.prices.prompt, hosted.prices.completion)
+    prices = hosted.prices
+    units = {hosted.rules.unit.value: prices.unit} if prices.unit else {}
+    return Tariff(prices.prompt, prices.completion, units=units)
 
 
 def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:

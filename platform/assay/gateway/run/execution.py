@@ -374,6 +374,7 @@ class Execution:
             deadline=self._deadline,
             expires_at=deployment.expires_at,
             idle_s=deployment.stream_idle_s if self._plan.stream else 0.0,
+            units=self._units,
             scope="" if self._call.key is None else self._call.key.department or "",
             traceparent=self._call.traceparent,
         )

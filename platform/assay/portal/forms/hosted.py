@@ -10,13 +10,21 @@ from django import forms
 from assay.forms import TablerForm
 from assay.portal.forms.base import SlugChoice, titled, unchosen
 from governance.quotas.kinds import MICRO
-from registry.catalog.hosted import MAX_URL, PARAMETER_TITLES, WIRE_SHAPE_TITLES
+from registry.catalog.hosted import (
+    MAX_URL,
+    OPERATIONS,
+    PARAMETER_TITLES,
+    WIRE_SHAPE_TITLES,
+    Operation,
+)
+from registry.catalog.inputs import MAX_TEXTS
 from registry.datasets.models import Classification
 
 # Fields that the form and the description call the same.
 _SAME = (
     "provider",
     "shape",
+    "operation",
     "base_url",
     "model",
     "fingerprint",
@@ -25,14 +33,25 @@ _SAME = (
     "parameters",
     "context_tokens",
     "max_tokens",
+    "dimensions",
+    "max_inputs",
     "cleared_for",
 )
+# Numbers that only some operations have.
+_NUMBERS = ("context_tokens", "max_tokens", "dimensions", "max_inputs")
+_PRICES = ("prompt", "completion", "unit")
 _TERMS = ("title", "url", "sha256", "retention_days", "trains_on_content")
 
 
 def _price(label: str) -> forms.DecimalField:
     return forms.DecimalField(
         label=label, min_value=0, max_digits=12, decimal_places=6, required=False
+    )
+
+
+def _number(most: int, label: str, help_text: str) -> forms.IntegerField:
+    return forms.IntegerField(
+        min_value=1, max_value=most, required=False, label=label, help_text=help_text
     )
 
 
@@ -45,6 +64,11 @@ class HostedForm(TablerForm):
         choices=unchosen(WIRE_SHAPE_TITLES.items()),
         label="API format",
         help_text="Choose OpenAI for Azure OpenAI, Mistral and vLLM, too.",
+    )
+    operation = forms.ChoiceField(
+        choices=[(name, rules.title) for name, rules in OPERATIONS.items()],
+        initial=Operation.CHAT,
+        help_text="Kind of the provider's endpoint. It must fit the task of the model.",
     )
     base_url = forms.CharField(
         max_length=MAX_URL,
@@ -89,15 +113,21 @@ class HostedForm(TablerForm):
         choices=PARAMETER_TITLES.items(),
         widget=forms.CheckboxSelectMultiple,
         label="Settings that callers may use",
+        help_text="Any other setting is refused by its name.",
     )
-    context_tokens = forms.IntegerField(
-        min_value=1, max_value=100_000_000, label="Context length in tokens"
-    )
-    max_tokens = forms.IntegerField(
-        min_value=1, max_value=1_000_000, label="Longest answer in tokens"
-    )
+    context_tokens = _number(100_000_000, "Context length in tokens", "For text and embeddings.")
+    max_tokens = _number(1_000_000, "Longest answer in tokens", "For text.")
+    dimensions = _number(65_536, "Length of vectors", "For embeddings.")
+    max_inputs = _number(MAX_TEXTS, "Most texts in one request", "For embeddings.")
     prompt_price = _price("Price per million prompt tokens")
     completion_price = _price("Price per million completion tokens")
+    unit_price = _price("Price per second of audio, character or image")
+    voices = forms.CharField(
+        required=False,
+        max_length=5_050,
+        help_text="For speech. One voice per line. The first one is the default.",
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
     cleared_for = forms.ChoiceField(
         choices=titled(Classification.choices),
         label="Highest classification of evaluation data",
@@ -134,11 +164,11 @@ def description_of(values: Mapping[str, Any]) -> dict[str, Any]:
     ends = values["shutdown_on"]
     return {
         **{name: values[name] for name in _SAME},
+        **{name: values[name] or 0 for name in _NUMBERS},
         "answers_as": _lines(values["answers_as"]),
+        "voices": _lines(values["voices"]),
         "shutdown_on": None if ends is None else ends.isoformat(),
-        "prices": {
-            name: int((values[f"{name}_price"] or 0) * MICRO) for name in ("prompt", "completion")
-        },
+        "prices": {name: int((values[f"{name}_price"] or 0) * MICRO) for name in _PRICES},
         "terms": {
             **{name: values[f"terms_{name}"] for name in _TERMS},
             "subprocessors": _lines(values["terms_subprocessors"]),
@@ -150,8 +180,11 @@ def initial_of(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return a description as the form's initial values."""
     terms = description["terms"]
     return {
-        **{name: description[name] for name in _SAME},
+        "operation": Operation.CHAT,
+        **{name: description[name] for name in _SAME if name in description},
+        **{name: description.get(name) or None for name in _NUMBERS},
         "answers_as": "\n".join(description["answers_as"]),
+        "voices": "\n".join(description.get("voices", ())),
         "shutdown_on": description["shutdown_on"],
         **{f"{name}_price": price / MICRO for name, price in description["prices"].items()},
         **{f"terms_{name}": terms[name] for name in _TERMS},

@@ -27,7 +27,7 @@ from registry.knowledge.services import (
     knowledge_base_create,
     knowledge_base_share,
 )
-from registry.versions.models import VersionState
+from registry.versions.models import VersionKind, VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.playground import playground_trials
 from workers.jobs.knowledge import current_index_job, index_request
@@ -55,8 +55,10 @@ class KnowledgeBaseNew(ActionScreen):
     template_name = "portal/form.html"
 
     def form(self) -> KnowledgeBaseForm:
-        embeddings = versions_visible_to(self.actor).filter(
-            model__task=EMBEDDINGS, state=VersionState.TRUSTED
+        embeddings = (
+            versions_visible_to(self.actor)
+            .filter(model__task=EMBEDDINGS, state=VersionState.TRUSTED)
+            .exclude(kind=VersionKind.HOSTED)
         )
         return KnowledgeBaseForm(
             self.request.POST or None,
