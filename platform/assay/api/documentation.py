@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from http import HTTPStatus
 from typing import Any
 
@@ -179,8 +179,9 @@ def _operation_id(qualified_name: str) -> str:
     return f"{words}_{method}"
 
 
+@cache
 def page_of(serializer_class: Any) -> Any:
-    """Return the schema of one page of `serializer_class`."""
+    """Return the schema of one page of `serializer_class`: one component for all of its lists."""
     from drf_spectacular.utils import inline_serializer
     from rest_framework import serializers
 

@@ -130,6 +130,23 @@ def test_a_name_that_resolves_anew_to_this_machine_is_refused(
         loop.close()
 
 
+def test_the_time_to_connect_is_that_of_a_new_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = aiohttp.resolver.ThreadedResolver.resolve
+
+    async def slowly(self: Any, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await resolve(self, *arguments, **options)
+
+    monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", slowly)
+    with calling(tmp_path, replies(ANSWER)) as (caller, provider):
+        first, second = (caller.ask(stream=False).done for _ in range(2))
+        assert provider.connections == 1
+    assert first.connect_ms >= 50
+    assert second.connect_ms < 50
+
+
 def test_plain_http_is_only_for_permitted_internal_hosts() -> None:
     loop = EgressLoop(EgressRules(internal_hosts=HERE))
     try:
