@@ -354,7 +354,8 @@ def test_a_failure_after_some_text_has_the_usage_so_far(tmp_path: Path) -> None:
     assert failed.completion_tokens == 2
 
 
-def test_another_model_in_an_answer_is_reported(tmp_path: Path) -> None:
+def test_an_answer_of_another_model_is_not_given(tmp_path: Path) -> None:
     body = json.loads(json.dumps(ended(output=[message("Hello")])))
     body["model"] = "other-2"
-    assert asked(tmp_path, replies(body), stream=False)[0].done.answered_as == "other-2"
+    (answers, *_) = asked(tmp_path, replies(body), stream=False)
+    assert (answers.failed.code, answers.text) == ("provider_differs", "")
