@@ -378,6 +378,19 @@ def test_a_setting_that_the_description_does_not_permit_is_refused_by_name(
         caller.ask(inputs, options, stream=False)
 
 
+SEEN_BY_A_TOOL = GenerationInputs(
+    messages=[
+        ChatMessage(
+            role="assistant",
+            content="",
+            tool_calls=[ToolCall(id="c1", name="look", arguments={})],
+        ),
+        ChatMessage(role="tool", tool_call_id="c1", content=[ImagePart(type="image")]),
+    ],
+    images=[BytesIO(PNG)],
+)
+
+
 @pytest.mark.parametrize(
     ("shape", "inputs", "options", "word"),
     [
@@ -405,6 +418,7 @@ def test_a_setting_that_the_description_does_not_permit_is_refused_by_name(
             SamplingOptions(),
             "tool result",
         ),
+        ("gemini", SEEN_BY_A_TOOL, SamplingOptions(), "images in tool results"),
     ],
 )
 def test_what_a_shape_cannot_express_is_refused_by_name(

@@ -155,6 +155,8 @@ def _parts(turn: ChatMessage, images: Any, names: dict[str, str]) -> list[dict[s
     if turn.role == "tool":
         if (name := names.get(turn.tool_call_id or "")) is None:
             raise refused("a tool result without its call", "send the assistant's turn before it")
+        if turn.images:
+            raise refused("images in tool results", "send them in a user's turn")
         return [{"functionResponse": {"name": name, "response": {"output": turn.text}}}]
     parts: list[dict[str, Any]] = []
     if isinstance(turn.content, str):
