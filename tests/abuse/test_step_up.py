@@ -177,6 +177,7 @@ EXEMPT: Mapping[str, str] = {
     "schedule_resume_post": BUILDS,
     "schedule_run_post": BUILDS,
     "schedules_post": BUILDS,
+    "version_watch_post": BUILDS,
     "session_delete": PROTECTS,
     "role_request_withdraw_post": ASKS,
     "step_up_post": "takes the second factor itself",

@@ -211,6 +211,7 @@ EXEMPT: Mapping[str, str] = {
     "/sign-out": OWN,
     "/versions/{id}/evaluate": BUILDS,
     "/versions/{id}/release": ASKS,
+    "/versions/{id}/watch": BUILDS,
 }
 
 

@@ -18,6 +18,7 @@ from governance.policy.selectors import policy_versions_visible_to, visible_to
 from governance.principals import Principal
 from governance.usage.performance import Performance, Phases, Span, Window, performance
 from governance.usage.selectors import may_view_usage
+from registry.catalog.engines import EngineName
 from registry.sandbox.places import FairPlaces
 from workers.deployments.models import REPLACED, Deployment, DeploymentState, ServingPeriod
 from workers.deployments.selectors import HEAVY, deployment_get
@@ -251,7 +252,7 @@ def _provider(rows: list[Deployment]) -> list[Change]:
             f"{'Refused answers' if each.differs else 'First answer'} of {each}",
             each.deployment_id,
         )
-        for each in stated_by(rows)
+        for each in stated_by([row for row in rows if row.release.engine == EngineName.HOSTED])
     ]
 
 

@@ -10,6 +10,8 @@ from tests.unit.assay.test_cli import run
 from tests.unit.assay.test_cli_recall import As, signed_in
 from tests.unit.workers import company
 from tests.unit.workers.test_deployments_rollback import served, versions_of_one
+from tests.unit.workers.test_hosted_versions import deployed, gpt
+from workers.deployments.stated_models import model_stated, stated_models_record
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
@@ -41,3 +43,21 @@ def test_an_incident_is_reported_listed_and_shown(signed_in: As) -> None:
     assert "No matching incidents" in out
     _, out, _ = assay("incidents", "show", number, code=0)
     assert "Ten times." in out
+
+
+def test_stated_models_and_the_incident_that_assay_opens_are_shown(signed_in: As) -> None:
+    deployment = deployed(gpt())
+    version = deployment.release.version
+    company.person("lea", "lead", "clinical")
+    assay = signed_in("lea@example.org")
+    _, out, _ = assay("versions", "stated", str(version.pk), code=0)
+    assert "No answers yet." in out
+    model_stated(worker="w", deployment_id=deployment.pk, model="gpt-5", fingerprint="fp_9")
+    stated_models_record()
+    _, out, _ = assay("versions", "stated", str(version.pk), code=0)
+    assert all(part in out for part in ("gpt-5", "fp_9", "assistant", "no"))
+    incident = Incident.objects.get()
+    _, out, _ = assay("incidents", "show", str(incident.pk), code=0)
+    assert "Assay" in out
+    _, _, err = assay("versions", "watch", str(version.pk))
+    assert "Create a small dataset" in err
