@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
+from governance.bounds import MEASURE_MAX
 from governance.usage.sealing import seal, unseal
 from governance.usage.units import Unit
 
@@ -21,7 +22,6 @@ USAGE_GROUP = "ledger"
 JOBS = "jobs/"
 # Endpoint of copies of requests that a shadow answers.
 SHADOW = f"{JOBS}shadow"
-MEASURE_MAX = 20
 
 # Limits of one entry, far above what the gateway admits: a second defense after the MAC. A request
 # takes at most an hour of device time and 10,000 units of the currency, a job ten years.
