@@ -32,3 +32,5 @@ TEXT = f"^[^{_NOT_IN_TEXT}]*[^{_NOT_IN_TEXT}\\s][^{_NOT_IN_TEXT}]*$"
 # The slug of a department begins with a letter and has two characters or more.
 DEPARTMENT = f"^[a-z][a-z0-9-]{{0,{DEPARTMENT_MAX - 2}}}[a-z0-9]$"
 SLUG = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+# Name of a measure by which answers are compared.
+MEASURE_MAX = 20

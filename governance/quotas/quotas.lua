@@ -372,12 +372,11 @@ end
 
 -- reserve: ARGV = "reserve", request id, lifetime in ms, unit, number of units, money, device ms, usage
 --   entry or "", queue or "", message, maximum length of the queue, department or "", its weight, then
---   the limits. All limits must
---   have room, or be shadows; then the message goes to its queue, all limits are charged, and the entry
---   is kept until the request is settled. Answers one text, which is fast to parse: the index of the
---   limit that stopped it, 0 for none, -1 for "not ready" or an error of `enqueue`; the wait in ms or -1
---   for never, or for a message that was sent the number of requests that wait in lists; the time; then
---   for each limit the remainder, ms until it grows, and 1 if it had no room.
+--   the limits. All limits must have room, or be shadows; then the message goes to its queue, all limits
+--   are charged, and the entry is kept until the request is settled. Answers one text, which is fast to
+--   parse: the index of the limit that stopped it, 0 for none, -1 for "not ready" or an error of
+--   `enqueue`; the wait in ms or -1 for never, or for a message that was sent the number of requests that
+--   wait in lists; the time; then for each limit the remainder, ms until it grows, and 1 if it had no room.
 --   With `more`, the amounts are added to the request's earlier reservation.
 local function reserve(dry_run, more)
   local request, now = ARGV[2], now_ms()

@@ -10,8 +10,7 @@ from django.db import models
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Cast
 
-from governance.bounds import DEPARTMENT_MAX, NAME_MAX, REQUEST_ID_MAX
-from governance.usage.records import MEASURE_MAX
+from governance.bounds import DEPARTMENT_MAX, MEASURE_MAX, NAME_MAX, REQUEST_ID_MAX
 from governance.usage.units import Unit
 
 _TOKENS = Unit.TOKENS.value

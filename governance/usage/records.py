@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
+from governance.bounds import MEASURE_MAX
 from governance.usage.sealing import seal, unseal
 from governance.usage.units import Unit
 
@@ -21,7 +22,6 @@ USAGE_GROUP = "ledger"
 JOBS = "jobs/"
 # Endpoint of copies of requests that a shadow answers.
 SHADOW = f"{JOBS}shadow"
-MEASURE_MAX = 20
 # End of the ID of an attempt that failed before another target answered, and the number of targets
 # that one request tries at most.
 FAILED, ATTEMPTS_MAX = ".failed", 10

@@ -164,18 +164,20 @@ def verdict_lines(verdict: dict[str, Any]) -> list[VerdictLine]:
     tests = {test["of"]: test for test in verdict.get("tests", [])}
     # Verdicts of an earlier version of Assay have no feedback.
     sides = [{"rated": 0, "negative": 0, **verdict[name]} for name in ("canary", "stable")]
-    columns = (
-        ("error rate", f"{LEAST} requests", lambda side: _share(side["failed"], side["requests"])),
-        ("latency", f"{LEAST} answers", lambda side: _milliseconds(side["median_ms"])),
-        (
-            "negative feedback",
-            f"{LEAST_FEEDBACK} answers with feedback",
-            lambda side: _share(side["negative"], side["rated"]),
+    of = {
+        "error rate": (
+            f"{LEAST} requests",
+            [_share(side["failed"], side["requests"]) for side in sides],
         ),
-    )
+        "latency": (f"{LEAST} answers", [_milliseconds(side["median_ms"]) for side in sides]),
+        "negative feedback": (
+            f"{LEAST_FEEDBACK} answers with feedback",
+            [_share(side["negative"], side["rated"]) for side in sides],
+        ),
+    }
     return [
-        VerdictLine(name.capitalize(), *map(words, sides), tests.get(name), least)
-        for name, least, words in columns
+        VerdictLine(name.capitalize(), canary, stable, tests.get(name), least)
+        for name, (least, (canary, stable)) in of.items()
     ]
 
 
