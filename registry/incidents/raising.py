@@ -51,7 +51,8 @@ def incident_raise(
     again. Return None if nothing changed.
     """
     lock(f"incident:{cause}:{version.pk}")
-    incident = Incident.objects.filter(about=version, cause=cause, state__in=STANDING).first()
+    rows = Incident.objects.select_for_update(of=("self",))
+    incident = rows.filter(about=version, cause=cause, state__in=STANDING).first()
     with background(f"version-{version.pk}", _CONTROLLER):
         if incident is None:
             incident = _open(cause, version, title, happened, severity)
