@@ -14,6 +14,8 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
+from registry.catalog import get_task
+from registry.catalog.declaration import Modality
 from registry.catalog.routes import routes
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -272,6 +274,18 @@ def _check_release(primary: Deployment, release: Release, target: Target) -> Non
             release,
             "was not approved as a shadow",
             "Have its approvers set the condition shadow_only.",
+        )
+    task = get_task(release.version.model.task)
+    answers = target.role != TargetRole.SHADOW and (
+        target.weight or target.role == TargetRole.FALLBACK
+    )
+    another = release.version.digest != primary.release.version.digest
+    if answers and another and Modality.VECTOR in task.outputs:
+        raise _refused(
+            primary,
+            release,
+            "is of another model, whose vectors cannot be compared with the primary's",
+            "Use a release of the primary's version, or weight 0 to switch in one step.",
         )
 
 

@@ -499,3 +499,18 @@ def test_the_page_shows_shares_and_offers_releases() -> None:
     views = targets_view(actor, primary)
     assert [(each.role, each.share) for each in views] == [("primary", 80), ("canary", 20)]
     assert [each.pk for each in releases_offered(actor, primary)] == [spare.pk]
+
+
+def test_vectors_of_another_model_are_no_answers() -> None:
+    encoder = company.model("encoder", "embeddings")
+    first, second = (
+        release(company.version(encoder, files={"config.json": b"{}", "weights.bin": content}))
+        for content in (b"one", b"two")
+    )
+    primary = deployment_create(actor=company.developer(), release_id=first.pk)
+    serving(primary)
+    for target in ({"role": "fallback"}, {"role": "canary", "weight": 5}):
+        with pytest.raises(WrongState, match="vectors cannot be compared"):
+            changed(primary, {"release": second.pk, **target})
+    # Loaded without a share, it can replace the primary in one step.
+    assert changed(primary, {"release": second.pk, "role": "serve", "weight": 0})
