@@ -8,6 +8,7 @@ policy voids, since the answer freezes a new dossier but the review keeps its po
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from django.db import connection, transaction
@@ -143,11 +144,11 @@ def _policy_changed(release: Release) -> str:
 
 
 def _measured_again(release: Release) -> str:
-    frozen = {each["digest"] for each in release.dossier.get("evaluations", ())}
+    frozen = Counter(each["digest"] for each in release.dossier.get("evaluations", ()))
+    rows = list(release.version.evaluations.values_list("digest", "details__drift"))
+    later = Counter(digest for digest, _ in rows) - frozen
     # A canary evaluation that confirms the first one changes no basis of the decision.
-    later = release.version.evaluations.exclude(digest__in=frozen)
-    drifts = later.values_list("details__drift", flat=True)
-    if all(drift and not drift["metrics"] for drift in drifts):
+    if later.keys() <= {digest for digest, drift in rows if drift and not drift["metrics"]}:
         return ""
     return f"{release.version} was evaluated again since the dossier was frozen."
 

@@ -116,7 +116,8 @@ def _differs(
         f"{provider} answered a request to {deployment.name} as {stated}, which {version} does not "
         "name. Such answers are not passed on."
     )
-    _event(stated, "deployment:provider_differs", sentence, {"version": version.digest})
+    data = {"version": version.digest}
+    _event(stated, action="deployment:provider_differs", reason=sentence, data=data)
     incident_raise(
         cause=Cause.DIFFERS,
         version=version,
@@ -142,14 +143,14 @@ def _fingerprint_changed(stated: StatedModel) -> None:
     if first is not None and stated.fingerprint:
         _event(
             stated,
-            "deployment:provider_fingerprint",
-            f"The answers state the fingerprint {stated.fingerprint}; the first one was "
+            action="deployment:provider_fingerprint",
+            reason=f"The answers state the fingerprint {stated.fingerprint}; the first one was "
             f"{first.fingerprint}.",
-            {"first": first.fingerprint},
+            data={"first": first.fingerprint},
         )
 
 
-def _event(stated: StatedModel, action: str, reason: str, data: dict[str, str]) -> None:
+def _event(stated: StatedModel, *, action: str, reason: str, data: dict[str, str]) -> None:
     deployment = stated.deployment
     with background(f"deployment-{deployment.pk}", _CONTROLLER):
         audit_record(
