@@ -239,8 +239,8 @@ def evaluation_record(
                     cause=Cause.DRIFT,
                     version=version,
                     title=f"The answers of {version} drift",
-                    happened=f"{changed} Measured by evaluation {evaluation.pk} on "
-                    f"{dataset_version}.",
+                    # Without the data: other departments that use the version may not see it.
+                    happened=f"{changed} Measured by evaluation {evaluation.pk}.",
                     severity=Severity.MEDIUM,
                 )
             releases_void_stale(actor=controller, version=version)

@@ -61,7 +61,7 @@ def incident_raise(
         else:
             return None
         incident_suspend(actor=_CONTROLLER, incident=incident, decision=None)
-        _tell(incident)
+        _mail_leads(incident)
     return incident
 
 
@@ -103,7 +103,7 @@ def _rate(incident: Incident, severity: Severity, text: str) -> None:
     note_write(incident, None, NoteKind.SEVERITY, text, f"{before} → {severity}")
 
 
-def _tell(incident: Incident) -> None:
+def _mail_leads(incident: Incident) -> None:
     """Queue a mail to each lead of the departments concerned."""
     if settings.MAIL_SERVER is None:
         return
@@ -153,7 +153,7 @@ def notice_text(incident: Incident) -> str:
         "",
         "The affected releases are suspended."
         if suspends
-        else "No release is suspended. Examine it, and rate the incident higher to suspend.",
+        else "No release is suspended. Rate the incident higher to suspend them.",
         f"{settings.PORTAL_URL}/incidents/{incident.pk}",
         "",
         "You get this because you lead a department that owns or uses the version.",

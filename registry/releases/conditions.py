@@ -292,7 +292,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         requests_per_minute_of=rates,
         obligations=tuple(dict.fromkeys((*one.obligations, *other.obligations))),
         shadow_only=one.shadow_only or other.shadow_only,
-        # It binds the department, so one approver who sets it suffices.
+        # An approver who alone set it cannot read under it (`logged_requests.py`).
         reviewers_read_content=one.reviewers_read_content or other.reviewers_read_content,
         suspend_on_difference=one.suspend_on_difference or other.suspend_on_difference,
     )

@@ -2,7 +2,7 @@
 
 Approvers can let reviewers for compliance read logged content (`reviewers_read_content`). It opens
 requests of the release's own department alone: other departments that use the deployment were no
-part of the approval.
+part of the approval. Requests from before the approval, under emergency access, stay closed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from governance.errors import NotFound
+from governance.people.credentials import with_sign_in_admins
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize, authorize_binding
@@ -27,32 +28,43 @@ from governance.request_log.selectors import (
     requests_page,
 )
 from governance.request_log.services import content_reveal
+from governance.rowsecurity import lifted
 from governance.usage.models import UsageRecord
 from governance.usage.records import JOBS
-from registry.releases.conditions import Conditions
+from registry.releases.conditions import Conditions, requested_conditions
 from registry.releases.models import Release
-from registry.releases.selectors import release_get
+from registry.releases.selectors import release_get, release_review
 
 # Value of the attribute `content_readers`, which policies compare.
 REVIEWERS = "reviewers"
 
 
-def log_resource_of(release: Release) -> Resource:
-    """Return the requests under a release as a resource of policy decisions."""
+def log_resource_of(release: Release, actor: Principal) -> Resource:
+    """Return the requests under a release as a resource of policy decisions about `actor`."""
     return Resource(
         type="request_log",
         department=release.department.slug,
         attributes={
             "deployment": release.deployment_name,
-            "content_readers": content_readers(release),
+            "content_readers": content_readers(release, actor),
         },
     )
 
 
-def content_readers(release: Release) -> str:
-    """Return `reviewers` if the approvers of a release let them read content; otherwise empty."""
-    conditions = Conditions.from_json(release.conditions)
-    return REVIEWERS if conditions.reviewers_read_content else ""
+@lifted()
+def content_readers(release: Release, actor: Principal) -> str:
+    """Return `reviewers` if the release's conditions let them read content; otherwise empty.
+
+    It is empty, too, for the only approver who set the condition, so that two people always take
+    part. A person who alone set up that approver's account counts as the approver.
+    """
+    if not Conditions.from_json(release.conditions).reviewers_read_content:
+        return ""
+    review = release_review(release)
+    approvals = [] if review is None else requested_conditions(review)
+    people = {vote.person_id for vote, each in approvals if each.reviewers_read_content}
+    alone = all(actor.person_id in with_sign_in_admins({person}) for person in people)
+    return "" if alone else REVIEWERS
 
 
 def release_requests_page(
@@ -69,7 +81,6 @@ def release_requests_page(
         department=release.department.slug,
         deployment=release.deployment_name,
         release=release.pk,
-        since=release.approved_at,
     )
     return requests_page(actor, query, before=before, size=size, of=_requests(release))
 
@@ -100,7 +111,7 @@ def release_request_content_read(
     decision = authorize_binding(
         actor=actor,
         action=Action.REQUEST_LOG_READ_CONTENT,
-        resource=request_resource(record, content_readers(release)),
+        resource=request_resource(record, content_readers(release, actor)),
         doing="reading content of requests",
     )
     return record, content_reveal(actor, record, reason, decision, release=release.pk)
@@ -108,12 +119,15 @@ def release_request_content_read(
 
 def _release(actor: Principal, release_id: int) -> Release:
     release = release_get(actor=actor, id=release_id)
-    authorize(actor=actor, action=Action.REQUEST_LOG_VIEW, resource=log_resource_of(release))
+    resource = log_resource_of(release, actor)
+    authorize(actor=actor, action=Action.REQUEST_LOG_VIEW, resource=resource)
     return release
 
 
 def _requests(release: Release) -> QuerySet[UsageRecord]:
     rows = UsageRecord.objects.order_by("-occurred_at", "-id")
+    if release.approved_at is not None:
+        rows = rows.filter(occurred_at__gte=release.approved_at)
     off = policy_of(release.department).mode == LogMode.OFF
     return rows.none() if off else rows
 

@@ -1,7 +1,8 @@
 """Record the models and fingerprints that a provider's answers state, and compare them.
 
-An egress worker may add names and nothing else. So a worker that is taken over can lie about a
-provider, which only suspends; the event, the incident and the suspension are the controller's.
+A worker may add names and nothing else; a trigger bounds their number and sets their times. So a
+worker that is taken over can lie about a provider, which suspends where approvers chose so; the
+event, the incident and the suspension are the controller's.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ def stated_models_record() -> int:
     due = StatedModel.objects.filter(
         Q(recorded_at__isnull=True) | Q(differs=True, seen_at__gt=F("recorded_at"))
     )
-    ids = list(due.order_by("seen_at").values_list("pk", flat=True)[:_AT_ONCE])
+    with transaction.atomic():
+        # Rows that a worker holds must not take the places of others.
+        free = due.select_for_update(skip_locked=True).order_by("seen_at")[:_AT_ONCE]
+        ids = [stated.pk for stated in free]
     for pk in ids:
         try:
             _record(pk)
@@ -90,7 +94,6 @@ def _record(pk: int) -> None:
         "deployment__release__version__base__model__department",
         "deployment__release__version__base__base__model__department",
     )
-    # A worker that holds the row delays this name alone.
     stated = rows.select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
     if stated is None:
         return
@@ -112,17 +115,16 @@ def _differs(
 ) -> None:
     deployment = stated.deployment
     provider = "The provider" if description is None else description.provider
-    sentence = (
-        f"{provider} answered a request to {deployment.name} as {stated}, which {version} does not "
-        "name. Such answers are not passed on."
-    )
+    difference = f"as {stated}, which {version} does not name. Such answers are not passed on."
+    sentence = f"{provider} answered a request to {deployment.name} {difference}"
     data = {"version": version.digest}
     _event(stated, action="deployment:provider_differs", reason=sentence, data=data)
     incident_raise(
         cause=Cause.DIFFERS,
         version=version,
         title=f"The provider of {version} answers as another model",
-        happened=sentence,
+        # Without the deployment: other departments that use the version may not see it.
+        happened=f"{provider} answered {difference}",
         severity=Severity.HIGH
         if deployment.release.conditions.get("suspend_on_difference")
         else Severity.MEDIUM,
@@ -175,8 +177,10 @@ def stated_by(deployments: Collection[Deployment]) -> list[StatedModel]:
 
 
 def stated_of_version(actor: Principal, version: ModelVersion) -> QuerySet[StatedModel]:
-    """Return the names in answers of a version's deployments that the actor may see."""
-    seen = deployments_visible_to(actor).filter(release__version=version)
+    """Return the names in answers of the deployments, of a version and of prompts on it, that the
+    actor may see."""
+    below = Q(release__version=version) | Q(release__version__base=version)
+    seen = deployments_visible_to(actor).filter(below)
     rows = StatedModel.objects.filter(deployment__in=seen.order_by().values("pk"))
     return rows.select_related("deployment").order_by("-seen_at", "-pk")
 

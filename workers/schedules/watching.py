@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from governance.bounds import TITLE_MAX
+from governance.database.locks import lock
 from governance.errors import WrongState
 from governance.principals import Principal
 from governance.schemas import Id, Schema
@@ -70,6 +71,7 @@ def version_watch(
         DomainError: the evaluation is refused, as `evaluate_request`.
     """
     version = version_get(actor=actor, id=version_id)
+    lock(f"version-watch:{version.pk}")
     if (present := watching(actor, version)) is not None:
         raise WrongState(
             f"The schedule {present.name!r} evaluates {version} already; no other was created.",

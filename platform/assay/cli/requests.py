@@ -9,7 +9,16 @@ import typer
 
 from assay.cli.client import Client, present
 from assay.cli.options import Limit, Reason
-from assay.cli.output import Answer, console, facts, json_option, listing, print_json, sentence
+from assay.cli.output import (
+    Answer,
+    CliError,
+    console,
+    facts,
+    json_option,
+    listing,
+    print_json,
+    sentence,
+)
 
 app = typer.Typer(no_args_is_help=True)
 Department = Annotated[str | None, typer.Option(help="Short name of the department.")]
@@ -101,6 +110,11 @@ def show(
 ) -> Answer:
     """Show a request, with its prompt and answer if you give a reason."""
     client = Client.signed_in()
+    if release is not None and not reason:
+        raise CliError(
+            "A request under a release is shown only with its content.",
+            "Also give --reason, or list the facts: assay requests list --release ID.",
+        )
     if not reason:
         record = client.get(f"requests/{request_id}")
         return Answer(record, lambda: _show(record))

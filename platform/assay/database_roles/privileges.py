@@ -351,7 +351,8 @@ _WORK = {
     ),
     "workers_schedule": Grant(web=ALL, controller=CHANGE),
     "workers_schedulerun": Grant(web=ALL, controller=ALL),
-    # Egress workers add names that answers state; the controller compares them.
+    # Workers add names that answers state, within the limits of a trigger; the controller compares
+    # them.
     "workers_statedmodel": Grant(
         web=READ,
         controller="SELECT, UPDATE (differs, recorded_at)",

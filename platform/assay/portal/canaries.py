@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import F, Max, Min
+
 from assay.portal.access import may
 from governance.permissions import Action
 from governance.principals import Principal
@@ -13,7 +15,7 @@ from registry.catalog import TASKS
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.drift import drift_in_words
 from registry.evaluations.models import Evaluation
-from registry.evaluations.selectors import evaluations_to_compare
+from registry.evaluations.selectors import evaluations_to_compare, evaluations_visible_to
 from registry.versions.models import ModelVersion
 from workers.deployments.models import StatedModel
 from workers.deployments.stated_models import stated_of_version
@@ -63,24 +65,36 @@ def watched(actor: Principal, version: ModelVersion) -> Watched:
 
 def canary_charts(actor: Principal, version: ModelVersion) -> list[CanaryChart]:
     """Return a chart for each metric of evaluations that were repeated on the same rows."""
-    groups: dict[tuple[int, int], list[Evaluation]] = {}
-    for evaluation in evaluations_to_compare(actor).filter(version=version).order_by("pk"):
-        key = evaluation.dataset_version_id, evaluation.sample_size
-        groups.setdefault(key, []).append(evaluation)
     task = TASKS.get(version.model.task)
+    if task is None:
+        return []
+    rows = evaluations_to_compare(actor).filter(version=version).prefetch_related(None)
+    repeated = (
+        evaluations_visible_to(actor)
+        .filter(version=version)
+        .order_by()
+        .values("dataset_version", "sample_size")
+        .annotate(first=Min("pk"), last=Max("pk"))
+        .filter(last__gt=F("first"))
+        .order_by("first")
+    )
     charts: list[CanaryChart] = []
-    for first, *rest in groups.values():
-        for metric in task.metrics if task is not None and rest else ():
-            drawn = [first, *rest[-EVALUATIONS_DRAWN:]]
-            if _band(first, metric.name) is None:
+    for group in repeated[:CHARTS_MAX]:
+        same = rows.filter(
+            dataset_version=group["dataset_version"], sample_size=group["sample_size"]
+        )
+        newest = list(same.filter(pk__gt=group["first"]).order_by("-pk")[:EVALUATIONS_DRAWN])
+        drawn = [same.get(pk=group["first"]), *reversed(newest)]
+        for metric in task.metrics:
+            if _band(drawn[0], metric.name) is None:
                 continue
             charts.append(
                 CanaryChart(
                     id=f"canary-{len(charts)}",
                     title=metric.title,
-                    data=f"{first.dataset_version}, {first.sample_size:,} rows",
+                    data=f"{drawn[0].dataset_version}, {drawn[0].sample_size:,} rows",
                     chart=_chart(metric.name, metric.title, drawn),
-                    drift=drift_in_words(rest[-1].details.get("drift", {})),
+                    drift=drift_in_words(drawn[-1].details.get("drift", {})),
                 )
             )
     return charts[:CHARTS_MAX]

@@ -117,3 +117,5 @@ def test_a_reviewer_reads_the_requests_of_a_release(
     assert {row["request_id"] for row in json.loads(out)} == {NAME, "req_failed"}
     _, out, _ = run("requests", "show", NAME, *number, "--reason", "Yearly check", code=0)
     assert "Hello?" in out
+    _, _, error = run("requests", "show", NAME, *number, code=1)
+    assert "give --reason" in error

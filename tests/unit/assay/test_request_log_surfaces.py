@@ -17,7 +17,7 @@ from assay import downloads
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted
-from governance.people.models import Department, Person
+from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.request_log import selectors
 from governance.request_log.content import CONTENT_MAX, packed, unpacked
@@ -48,10 +48,11 @@ from governance.request_log.services import (
     request_logs_forget_person,
 )
 from governance.request_log.writing import Entry, entries_write
+from governance.reviews.models import Decision
 from governance.usage.models import UsageRecord
 from registry.releases.logged_requests import release_request_content_read
 from registry.releases.models import Release
-from tests.people import find_or_make, make_person
+from tests.people import find_or_make, make_person, set_up_alone
 from tests.proofs import proven, signed_in
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.workers.releases import adapter, release
@@ -618,15 +619,17 @@ def under(opened: Release, name: str, **changes: Any) -> UsageRecord:
 def opened(lead: Person) -> Release:
     """A release whose approvers let reviewers for compliance read content."""
     log(lead)
-    return release(adapter(), hours=24, conditions={"reviewers_read_content": True})
+    approved = release(adapter(), hours=24, conditions={"reviewers_read_content": True})
+    approved.approved_at = NOW - timedelta(hours=1)
+    approved.save(update_fields=["approved_at"])
+    return approved
 
 
 def test_reviewers_read_content_where_the_releases_condition_says_so(
     opened: Release, lead: Person
 ) -> None:
-    opened.approved_at = NOW - timedelta(hours=1)
-    Release.objects.filter(pk=opened.pk).update(approved_at=opened.approved_at)
     under(opened, "a")
+    under(opened, "before", minutes=61)
     under(opened, "theirs", slug="finance")
     elsewhere = recorded("other", deployment="docs", release=opened.pk + 1)
     entries_write([entry(elsewhere)], {})
@@ -638,7 +641,7 @@ def test_reviewers_read_content_where_the_releases_condition_says_so(
     event = AuditEvent.objects.get(action="request_log:read_content", outcome="allowed")
     assert (event.subject_id, event.reason) == ("req_a", "Yearly check.")
     assert json.loads(bytes(event.canonical))["data"]["release"] == opened.pk
-    for name in ("req_theirs", "req_other", "req_none", "\0"):
+    for name in ("req_theirs", "req_other", "req_before", "req_none", "\0"):
         answer = reviewer.post(f"{path}/{name}/content", {"reason": "Yearly check."})
         assert answer.status_code in (400, 404), name
     # The condition opens no other way to the requests.
@@ -676,6 +679,23 @@ def test_no_other_reader_and_no_other_condition_opens_content(
     ).exists()
 
 
+def test_the_only_approver_who_set_the_condition_reads_nothing_under_it(opened: Release) -> None:
+    under(opened, "a")
+    approver = Person.objects.get(email="vera@example.org")
+    RoleAssignment.objects.create(person=approver, role="reviewer", specialty="compliance")
+    maker = make_person("Max", "reviewer:compliance")
+    set_up_alone(maker, approver)
+    path = f"releases/{opened.pk}/requests"
+    for person in (approver, maker):
+        problem_of(Api(person).get(path), 403)
+        problem_of(Api(person).post(f"{path}/req_a/content", {"reason": "Yearly check."}), 403)
+    other = Decision.objects.get()
+    other.pk, other.person, other._state.adding = None, make_person("Olga"), True
+    other.specialty = "security"
+    other.save()
+    assert Api(maker).post(f"{path}/req_a/content", {"reason": "Yearly check."}).status_code == 200
+
+
 def test_a_reviewers_reading_takes_a_second_factor_whatever_the_department_requires(
     opened: Release, lead: Person
 ) -> None:
@@ -689,7 +709,6 @@ def test_a_reviewers_reading_takes_a_second_factor_whatever_the_department_requi
 
 
 def test_pages_of_a_releases_requests(opened: Release) -> None:
-    Release.objects.filter(pk=opened.pk).update(approved_at=NOW - timedelta(hours=1))
     under(opened, "a")
     client = signed_in(Client(), make_person("Carla", "reviewer:compliance"))
     path = f"/releases/{opened.pk}"

@@ -204,6 +204,32 @@ def test_a_worker_adds_names_and_decides_nothing() -> None:
         )
 
 
+def test_a_worker_neither_dates_its_names_nor_fills_the_table() -> None:
+    deployment, own = deployed(gpt()), deployment_create(
+        actor=company.developer(), release_id=release(adapter()).pk
+    )  # fmt: skip
+    insert = (
+        "INSERT INTO workers_statedmodel (deployment_id, model, fingerprint, first_at, seen_at) "
+        "VALUES (%s, %s, '', 'infinity', '-infinity')"
+    )
+    with acting_as("worker"), connection.cursor() as cursor:
+        cursor.executemany(insert, [(deployment.pk, f"gpt-{number}") for number in range(5, 85)])
+        cursor.execute("UPDATE workers_statedmodel SET seen_at = 'infinity'")
+    row = StatedModel.objects.get(model="gpt-5")
+    assert abs(row.seen_at - timezone.now()) < timedelta(minutes=1)
+    assert row.first_at == row.seen_at
+    for place, name in ((own, "gpt-5"), (deployment, "gpt-99"), (deployment, "a\nb")):
+        with (
+            acting_as("worker"),
+            pytest.raises(DatabaseError, match=r"no provider|too many names|control character"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(insert, [place.pk, name])
+    state(deployment, "gpt-99")
+    assert StatedModel.objects.filter(model=FURTHER).exists()
+
+
 def test_the_condition_is_for_hosted_models_only() -> None:
     wanted = {"suspend_on_difference": True}
     assert conditions_checked(wanted, suspending().release).suspend_on_difference
@@ -221,7 +247,8 @@ def test_leads_of_concerned_departments_get_a_mail(postbox: Postbox) -> None:
         assert incident_notices_send_due() == IncidentNotice.objects.count() == 1
     assert postbox.to == ["lea@example.org"]
     text = postbox.mails[0].get_payload()
-    assert "answered a request to assistant as gpt-5" in text.replace("\n", " ")
+    assert "answered as gpt-5" in text.replace("\n", " ")
+    assert "assistant" not in text
     assert "The affected releases are suspended." in text
 
 

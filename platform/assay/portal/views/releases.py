@@ -277,7 +277,7 @@ class ReleasePage(ActionScreen):
                 Action.REQUEST_LOG_VIEW,
                 kind="request_log",
                 department=department,
-                attributes=log_resource_of(release).attributes,
+                attributes=log_resource_of(release, self.actor).attributes,
             ),
             "may_pack": may(
                 self.actor, Action.RELEASE_EVIDENCE, kind="release", department=department

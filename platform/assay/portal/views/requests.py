@@ -230,7 +230,7 @@ class ReleaseRequest(RequestScreen):
         record = release_request_get(actor=self.actor, release_id=id, request_id=request_id)
         release = release_get(actor=self.actor, id=id)
         return {
-            **self.facts(record, content, log_resource_of(release)),
+            **self.facts(record, content, log_resource_of(release, self.actor)),
             "release": release,
             "content_url": reverse("portal:release_request_content", args=[id, request_id]),
         }
