@@ -121,14 +121,13 @@ class VectorsReader:
         """Return vectors of length 1. Raises ValueError."""
         if len(vectors) != self._count:
             raise ValueError(f"it has {len(vectors)} vectors for {self._count} texts")
-        matrix = np.array([_decoded(vector) for vector in vectors])
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():
+        matrix = np.array([_numbers(vector) for vector in vectors], dtype=np.float64)
+        if not np.isfinite(matrix).all():
             raise ValueError("a vector is not a list of numbers")
         if matrix.shape[1] != self._dimensions:
             raise ValueError(
                 f"its vectors have {matrix.shape[1]} dimensions; {self._dimensions} were expected"
             )
-        matrix = matrix.astype(np.float64)
         norms = np.linalg.norm(matrix, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and norms.all()):
             raise ValueError("a vector has no length")
@@ -136,8 +135,11 @@ class VectorsReader:
         return unit
 
 
-def _decoded(vector: Any) -> Any:
-    """Return a vector's numbers; some providers always answer in base64."""
-    if not isinstance(vector, str):
-        return vector
-    return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+def _numbers(vector: Any) -> Any:
+    """Return a vector's numbers; some providers always answer in base64. Raises ValueError."""
+    if isinstance(vector, str):
+        return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+    # numpy would read numbers in texts, and turn all numbers into texts of the longest one's size.
+    if not isinstance(vector, list) or not set(map(type, vector)) <= {int, float}:
+        raise ValueError("a vector is not a list of numbers")
+    return vector
