@@ -5,7 +5,6 @@ The answer has the form of own models: one window, whose segments have times if 
 
 from __future__ import annotations
 
-import math
 import secrets
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,7 @@ from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.egress.connections import ProviderFailed
 from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
-from workers.engines.hosted.shapes import Call, State, media_bytes, task_settings
+from workers.engines.hosted.shapes import Call, State, finite, media_bytes, task_settings
 from workers.engines.protocol import RequestRefused
 from workers.wire import Delta
 
@@ -118,14 +117,16 @@ def _segment(stated: Any) -> dict[str, Any]:
     if end < start:
         raise ValueError("a segment ends before it starts")
     tokens = stated.get("tokens") or []
+    if not all(type(token) is int for token in tokens):
+        raise ValueError("a token is not a whole number")
     return {
         "start": start,
         "end": end,
         "text": _text(stated["text"]),
-        "tokens": [int(token) for token in tokens][:_MAX_SEGMENTS],
-        "avg_logprob": _number(stated.get("avg_logprob", 0)),
-        "compression_ratio": _number(stated.get("compression_ratio", 0)),
-        "no_speech_prob": _number(stated.get("no_speech_prob", 0)),
+        "tokens": tokens,
+        "avg_logprob": finite(stated.get("avg_logprob", 0)),
+        "compression_ratio": finite(stated.get("compression_ratio", 0)),
+        "no_speech_prob": finite(stated.get("no_speech_prob", 0)),
     }
 
 
@@ -135,15 +136,9 @@ def _text(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("a value is not a number")
-    return float(value)
-
-
 def _seconds(value: Any) -> float:
     # Some servers state the duration as a text.
-    seconds = _number(float(value) if isinstance(value, str) else value)
+    seconds = finite(float(value) if isinstance(value, str) else value)
     if not 0 <= seconds <= _MAX_S:
         raise ValueError("a time is not within a day")
     return round(seconds, 3)
