@@ -81,7 +81,7 @@ class _Work:
         self.body = call.encoded()
         self.reader = reader
         self.task: asyncio.Task[None] | None = None
-        self.running = self.canceled = False
+        self.running = self.sent = self.canceled = False
         self.began = time.monotonic()
         self.first: float | None = None
         self.connect_s = 0.0
@@ -287,7 +287,10 @@ class HostedEngine:
         except TimeoutError:
             event = work.failed(_late("finish its answer", self._rules.total_s))
         except asyncio.CancelledError:
-            event = work.failed(EngineStopped()) if self._closing else work.done("canceled")
+            if self._closing:
+                event = work.failed(EngineStopped())
+            else:
+                event = work.done("canceled") if work.sent else Done("canceled", 0, 0)
         except Exception:
             name = work.request.request_id
             logger.exception("Request %s failed", name, extra=about(name))
@@ -317,6 +320,7 @@ class HostedEngine:
                 name, host=self._route.host, deployment_id=self._deployment_id, job_id=self._job_id
             )
         within_s = rules.first_byte_s if call.stream else rules.total_s
+        work.sent = True
         answer = await send(self._route, call, work.body, credential, within_s=within_s)
         work.connect_s = answer.connect_s
         return answer
