@@ -33,6 +33,7 @@ from workers.engines.hosted import (
 )
 from workers.engines.hosted.events import EventSplitter
 from workers.engines.hosted.exchange import read_whole, send
+from workers.engines.hosted.failures import incomplete
 from workers.engines.hosted.shapes import (
     MAX_ANSWER,
     Call,
@@ -63,8 +64,6 @@ SHAPES: dict[tuple[WireShape, Operation], Shape] = {
     (WireShape.OPENAI, Operation.SPEECH): cast(Shape, speech),
     (WireShape.OPENAI, Operation.IMAGES): cast(Shape, images),
 }
-# Larger answers are read in a thread, so that they do not delay the streams of the event loop.
-_LARGE = 1024 * 1024
 
 
 def shape_of(description: HostedDescription) -> Shape:
@@ -332,15 +331,11 @@ class HostedEngine:
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
-            body = await read_whole(work.call, answer)
-            if len(body) > _LARGE:
-                deltas = await asyncio.to_thread(work.reader.whole, body)
-            else:
-                deltas = work.reader.whole(body)
+            deltas = await read_whole(work.call, answer, work.reader)
             self._check(work)
             work.send(deltas)
         if not state.complete:
-            raise ProviderFailed("The provider ended its answer before it was complete.")
+            raise incomplete()
         if not self.description.covers(state.model, state.fingerprint):
             raise self._differs(work)
         self._note(state.model, state.fingerprint)
