@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 
 from registry.catalog.hosted import HostedDescription, WireShape
 from registry.catalog.inputs import Inputs, Options, TextInputs
-from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import Call, State, refused, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
-from workers.wire import Delta
 
 # A norm may differ this much from 1 before a vector is divided by it.
 _TOLERANCE = 1e-4
@@ -82,40 +79,26 @@ def reader(description: HostedDescription, call: Call) -> VectorsReader:
     return VectorsReader(state, description.shape, count, dimensions or description.dimensions)
 
 
-class VectorsReader:
+class VectorsReader(WholeReader):
     """Reads `count` vectors with `dimensions` numbers each."""
 
     def __init__(self, state: State, shape: WireShape, count: int, dimensions: int) -> None:
-        self.state = state
+        super().__init__(state)
         self._shape, self._count, self._dimensions = shape, count, dimensions
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: vectors are not streamed."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the vectors of an answer; it has no pieces. Raises ProviderFailed."""
-        state = self.state
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            if self._shape is WireShape.GEMINI:
-                vectors = [row["values"] for row in answer["embeddings"]]
-                usage = (answer.get("usageMetadata") or {}).get("promptTokenCount")
-            else:
-                state.names(answer.get("model"))
-                rows = sorted(answer["data"], key=lambda row: row["index"])
-                if [row["index"] for row in rows] != list(range(len(rows))):
-                    raise ValueError("its vectors are not numbered from 0")
-                vectors = [row["embedding"] for row in rows]
-                usage = (answer.get("usage") or {}).get("prompt_tokens")
-            state.results = self._checked(vectors)
-            state.usage(usage, 0)
-        except MALFORMED as error:
-            raise malformed(error) from error
-        state.finish, state.complete = {0: "stop"}, True
-        return []
+    def _results(self, body: bytes) -> list[Any]:
+        answer = self._parsed(body)
+        if self._shape is WireShape.GEMINI:
+            vectors = [row["values"] for row in answer["embeddings"]]
+            usage = (answer.get("usageMetadata") or {}).get("promptTokenCount")
+        else:
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            if [row["index"] for row in rows] != list(range(len(rows))):
+                raise ValueError("its vectors are not numbered from 0")
+            vectors = [row["embedding"] for row in rows]
+            usage = (answer.get("usage") or {}).get("prompt_tokens")
+        self.state.usage(usage, 0)
+        return self._checked(vectors)
 
     def _checked(self, vectors: Sequence[Any]) -> list[Any]:
         """Return vectors of length 1. Raises ValueError."""

@@ -215,7 +215,7 @@ def bounded(data: bytes) -> bytes:
 
 
 def finite(value: Any) -> float:
-    """Return a number of an answer. Raises ValueError if it is none, or not finite."""
+    """Return a number of an answer. Raises ValueError if it is not a finite number."""
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError("a value is not a number")
     return float(value)

@@ -9,15 +9,11 @@ import secrets
 from itertools import pairwise
 from typing import Any
 
-import orjson
-
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
-from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import Call, State, finite, media_bytes, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
-from workers.wire import Delta
 
 # First bytes of recordings; any other is MP3, which may begin in several ways.
 _FILES = ((b"RIFF", "wav"), (b"fLaC", "flac"), (b"OggS", "ogg"))
@@ -68,31 +64,15 @@ def reader(description: HostedDescription, call: Call) -> TranscriptReader:
     return TranscriptReader(State(), has_segments=call.body["segments"])
 
 
-class TranscriptReader:
+class TranscriptReader(WholeReader):
     """Reads a transcript, with its segments if they were requested."""
 
     def __init__(self, state: State, *, has_segments: bool) -> None:
-        self.state = state
+        super().__init__(state)
         self._has_segments = has_segments
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: transcripts are not streamed."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the transcript of an answer; it has no pieces. Raises ProviderFailed."""
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            self.state.names(answer.get("model"))
-            self.state.results = [self._window(answer)]
-        except MALFORMED as error:
-            raise malformed(error) from error
-        self.state.finish, self.state.complete = {0: "stop"}, True
-        return []
-
-    def _window(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def _results(self, body: bytes) -> list[Any]:
+        answer = self._parsed(body)
         segments: list[dict[str, Any]] = []
         if self._has_segments:
             segments = [_segment(each) for each in answer["segments"]]
@@ -102,7 +82,7 @@ class TranscriptReader:
                 raise ValueError("its segments are not in the order of their times")
         end = max([_seconds(answer.get("duration") or 0), *(each["end"] for each in segments)])
         language = _text(answer.get("language") or "")[:40]
-        return {
+        window = {
             "start": 0.0,
             "end": end,
             "text": _text(answer["text"]).strip(),
@@ -110,6 +90,7 @@ class TranscriptReader:
             "language_name": language,
             "segments": segments,
         }
+        return [window]
 
 
 def _segment(stated: Any) -> dict[str, Any]:
