@@ -214,10 +214,12 @@ def measure(proxies: list[Proxy], *, rounds: int) -> dict[str, dict[str, list[fl
 def main() -> None:
     """Print a table for each other proxy."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--portkey", default="")
-    parser.add_argument("--litellm", default="")
+    parser.add_argument("--portkey", default="", metavar="FOLDER")
+    parser.add_argument("--litellm", default="", metavar="PYTHON")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    if not (options.portkey or options.litellm):
+        parser.error("name a proxy to compare with: --portkey FOLDER or --litellm PYTHON")
     with echo() as upstream, ExitStack() as stack:
         proxies = [stack.enter_context(assay(upstream))]
         if options.portkey:

@@ -91,7 +91,7 @@ PARAMETER_TITLES: dict[Parameter, str] = {
     "translate": "Translation of recordings into English",
     "speed": "Speed of speech",
     "instructions": "Instructions for speech",
-    "n": "Several images of one prompt",
+    "n": "Several images for one prompt",
     "size": "Size of images",
     "response_format": "Images in the answer (response_format)",
 }

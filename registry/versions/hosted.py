@@ -80,7 +80,7 @@ def takes_hosted(task: Task) -> bool:
 
 
 def check_hosted_task(task: Task, description: HostedDescription | None = None) -> None:
-    """Raise InvalidInput if no hosted model can serve a task, or not the described one."""
+    """Raise InvalidInput if no hosted model can serve a task, or the described one cannot."""
     operations = operations_for(task)
     if not operations:
         raise InvalidInput(

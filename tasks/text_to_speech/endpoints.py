@@ -30,6 +30,7 @@ _CONTENT_TYPES = {
 }
 # Samples of `pcm`: 16 bits, one channel, 24,000 a second.
 _PCM = (1, 1, 24_000, 16)
+_MOST_PARTS = 100
 
 
 class SpeechRequest(declare.Strict):
@@ -138,7 +139,10 @@ def _samples(wav: bytes) -> bytes:
         RequestInvalid: its samples are not those of `pcm`.
     """
     at, stated = 12, None
-    while at + 8 <= len(wav):
+    # A provider may send any number of parts.
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(wav):
+            break
         name, size = struct.unpack_from("<4sI", wav, at)
         at += 8
         if name == b"fmt " and at + 16 <= len(wav):

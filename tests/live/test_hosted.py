@@ -53,7 +53,7 @@ SERVER = """
 import sys, threading, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
-params.api_keys = [sys.argv[3]]
+params.api_keys, params.model_alias = [sys.argv[3]], {"smollm2"}
 params.n_ctx, params.n_parallel, params.n_gpu_layers = 2048, 2, 0
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.ui, params.offline, params.verbosity = False, True, 1

@@ -28,7 +28,7 @@ from workers.egress.connections import Egress
 from workers.egress.credentials import Credential
 from workers.engines.hosted.engine import shape_of
 from workers.engines.hosted.exchange import listed_models, read_whole, send
-from workers.engines.hosted.failures import MALFORMED
+from workers.engines.hosted.failures import MALFORMED, incomplete
 from workers.engines.protocol import RequestRefused
 
 # Time limit for both exchanges together.
@@ -66,15 +66,18 @@ async def _probed(
     reader = shape.reader(description, call)
     answer = await send(route, call, call.encoded(), credential, within_s=WITHIN_S)
     try:
-        reader.whole(await read_whole(call, answer))
+        await read_whole(call, answer, reader)
     finally:
         answer.close()
+    state = reader.state
+    if not state.complete:
+        raise incomplete()
     latency = time.monotonic() - began
     listed = await listed_models(route, credential, dict(call.headers), within_s=WITHIN_S)
-    state = reader.state
     return ProbeResult(
         reached=True,
-        listed=None if listed is None else _listed(description, listed),
+        # A provider may list any number of models; reading them must not delay streams.
+        listed=None if listed is None else await asyncio.to_thread(_listed, description, listed),
         model=printable(state.model, 199),
         fingerprint=printable(state.fingerprint, 99),
         latency_ms=round(1000 * latency),

@@ -1,4 +1,4 @@
-"""A stranger's provider: llama.cpp's own server with a key, on loopback, in a separate process."""
+"""A provider: llama.cpp's own server with a key, on loopback, in a separate process."""
 
 from __future__ import annotations
 

@@ -314,7 +314,8 @@ def test_samples_are_taken_from_any_wav_file_of_their_form() -> None:
     assert rendered(piped) == samples
     slow = struct.pack("<HHIIHH", 1, 1, 16_000, 32_000, 2, 16)
     other = b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", slow) + chunk(b"data", samples)
-    for data in (other, piped[:30], b"RIFF", b""):
+    hostile = b"RIFF\0\0\0\0WAVE" + chunk(b"fill", b"") * 1_000 + form + chunk(b"data", samples)
+    for data in (other, hostile, piped[:30], b"RIFF", b""):
         with pytest.raises(RequestInvalid, match="use wav"):
             rendered(data)
 

@@ -24,6 +24,7 @@ from tests.unit.workers.provider import (
 )
 from tests.waiting import PATIENCE_S
 from workers.egress.connections import EgressRules
+from workers.egress.credentials import Credential
 from workers.wire import Done, Failed
 
 HERE = frozenset({"localhost"})
@@ -443,6 +444,28 @@ def test_a_cancellation_right_after_the_request_still_ends_it(tmp_path: Path) ->
             answers = caller.ask(request_id=f"req_{number}")
             caller.engine.cancel(f"req_{number}")
             assert answers.done.finish_reason == "canceled"
+
+
+class SlowCredentials:
+    """Credentials that never come."""
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+
+    async def get(self, name: str, **_: Any) -> Credential:
+        self.requested.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_request_that_is_canceled_before_it_is_sent_costs_nothing(tmp_path: Path) -> None:
+    slow = SlowCredentials()
+    with calling(tmp_path, hang, credentials=slow, credential="key") as (caller, provider):
+        answers = caller.ask(request_id="req_1")
+        assert slow.requested.wait(PATIENCE_S)
+        caller.engine.cancel("req_1")
+        assert answers.done == Done("canceled", 0, 0)
+        assert provider.received == []
 
 
 def test_closing_fails_what_runs(tmp_path: Path) -> None:

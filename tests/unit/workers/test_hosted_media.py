@@ -99,9 +99,9 @@ def test_a_recording_has_the_requested_format(
         (replies({"error": {"message": "x"}}), "of type application/json; "),
         (replies(b"<html>", "Content-Type: text/html"), "of type text/html; "),
         (replies(WAV, "Content-Type: audio/mpeg"), "of type audio/mpeg; "),
-        (replies(MP3, "Content-Type: audio/wav"), "no wav recording"),
-        (replies(b"", "Content-Type: audio/wav"), "no wav recording"),
-        (replies(b"https://x.example/a.wav", "Content-Type: audio/wav"), "no wav recording"),
+        (replies(MP3, "Content-Type: audio/wav"), "not a wav recording"),
+        (replies(b"", "Content-Type: audio/wav"), "not a wav recording"),
+        (replies(b"https://x.example/a.wav", "Content-Type: audio/wav"), "not a wav recording"),
     ],
 )
 def test_an_answer_that_is_no_such_recording_is_a_failure(
@@ -193,8 +193,8 @@ def test_the_url_of_an_image_is_never_fetched(tmp_path: Path) -> None:
     [
         (images(), "0 images; 1 were requested"),
         (images(PNG, PNG), "2 images; 1 were requested"),
-        (images(b"GIF89a"), "no PNG, JPEG or WebP image"),
-        (images(b"<svg/>"), "no PNG, JPEG or WebP image"),
+        (images(b"GIF89a"), "not a PNG, JPEG or WebP image"),
+        (images(b"<svg/>"), "not a PNG, JPEG or WebP image"),
         ({"data": [{"b64_json": "%%%"}]}, "malformed"),
         ({"data": [{"b64_json": 7}]}, "it has no image"),
         ({"data": [{}]}, "it has no image"),

@@ -72,6 +72,12 @@ def test_a_fixed_text_is_spoken_and_drawn(operation: str, behave: Behavior, unit
     assert f"metered in {unit}" in probe_findings(description, result)[0].detail
 
 
+def test_an_answer_without_an_end_does_not_count() -> None:
+    result, _ = probed("chat", replies({"model": "test-1", "choices": []}))
+    assert not result.reached
+    assert "ended its answer before it was complete" in result.error
+
+
 def test_vectors_are_requested_of_a_fixed_text() -> None:
     row = {"index": 0, "embedding": [1.0, 0.0, 0.0]}
     answer = {"model": "test-1", "data": [row], "usage": {"prompt_tokens": 5}}

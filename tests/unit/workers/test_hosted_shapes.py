@@ -490,6 +490,26 @@ def test_log_probabilities_are_passed_on(tmp_path: Path) -> None:
         assert delta.scores == [("Ã©", -0.5, [("Ã©", -0.5), ("x", -2.0)])]
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"bytes": 10**12}, "bytes of a token are not a list"),
+        ({"bytes": [256]}, "malformed"),
+        ({"logprob": "inf"}, "not a number"),
+        ({"top_logprobs": [{"token": "x", "logprob": None}]}, "not a number"),
+    ],
+)
+def test_scores_that_cannot_be_read_are_a_failure(
+    tmp_path: Path, change: dict[str, Any], fault: str
+) -> None:
+    scored = {"token": "a", "logprob": -0.5, **change}
+    choice = {"message": {"content": "a"}, "logprobs": {"content": [scored]}}
+    with calling(tmp_path, replies({"choices": [choice]})) as (caller, _):
+        failed = caller.ask("Hello", SamplingOptions(logprobs=2), stream=False).failed
+    assert failed.code == "provider_failed"
+    assert fault in failed.message
+
+
 def test_the_stop_text_is_named_where_the_provider_names_it(tmp_path: Path) -> None:
     body = {
         "content": [{"type": "text", "text": "a"}],

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 
 from registry.catalog.hosted import HostedDescription, WireShape
 from registry.catalog.inputs import Inputs, Options, TextInputs
-from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import Call, State, refused, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
-from workers.wire import Delta
 
 # A norm may differ this much from 1 before a vector is divided by it.
 _TOLERANCE = 1e-4
@@ -82,53 +79,38 @@ def reader(description: HostedDescription, call: Call) -> VectorsReader:
     return VectorsReader(state, description.shape, count, dimensions or description.dimensions)
 
 
-class VectorsReader:
+class VectorsReader(WholeReader):
     """Reads `count` vectors with `dimensions` numbers each."""
 
     def __init__(self, state: State, shape: WireShape, count: int, dimensions: int) -> None:
-        self.state = state
+        super().__init__(state)
         self._shape, self._count, self._dimensions = shape, count, dimensions
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: vectors are not streamed."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the vectors of an answer; it has no pieces. Raises ProviderFailed."""
-        state = self.state
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            if self._shape is WireShape.GEMINI:
-                vectors = [row["values"] for row in answer["embeddings"]]
-                usage = (answer.get("usageMetadata") or {}).get("promptTokenCount")
-            else:
-                state.names(answer.get("model"))
-                rows = sorted(answer["data"], key=lambda row: row["index"])
-                if [row["index"] for row in rows] != list(range(len(rows))):
-                    raise ValueError("its vectors are not numbered from 0")
-                vectors = [row["embedding"] for row in rows]
-                usage = (answer.get("usage") or {}).get("prompt_tokens")
-            state.results = self._checked(vectors)
-            state.usage(usage, 0)
-        except MALFORMED as error:
-            raise malformed(error) from error
-        state.finish, state.complete = {0: "stop"}, True
-        return []
+    def _results(self, body: bytes) -> list[Any]:
+        answer = self._parsed(body)
+        if self._shape is WireShape.GEMINI:
+            vectors = [row["values"] for row in answer["embeddings"]]
+            usage = (answer.get("usageMetadata") or {}).get("promptTokenCount")
+        else:
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            if [row["index"] for row in rows] != list(range(len(rows))):
+                raise ValueError("its vectors are not numbered from 0")
+            vectors = [row["embedding"] for row in rows]
+            usage = (answer.get("usage") or {}).get("prompt_tokens")
+        self.state.usage(usage, 0)
+        return self._checked(vectors)
 
     def _checked(self, vectors: Sequence[Any]) -> list[Any]:
         """Return vectors of length 1. Raises ValueError."""
         if len(vectors) != self._count:
             raise ValueError(f"it has {len(vectors)} vectors for {self._count} texts")
-        matrix = np.array([_decoded(vector) for vector in vectors])
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or not np.isfinite(matrix).all():
+        matrix = np.array([_numbers(vector) for vector in vectors], dtype=np.float64)
+        if not np.isfinite(matrix).all():
             raise ValueError("a vector is not a list of numbers")
         if matrix.shape[1] != self._dimensions:
             raise ValueError(
                 f"its vectors have {matrix.shape[1]} dimensions; {self._dimensions} were expected"
             )
-        matrix = matrix.astype(np.float64)
         norms = np.linalg.norm(matrix, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and norms.all()):
             raise ValueError("a vector has no length")
@@ -136,8 +118,11 @@ class VectorsReader:
         return unit
 
 
-def _decoded(vector: Any) -> Any:
-    """Return a vector's numbers; some providers always answer in base64."""
-    if not isinstance(vector, str):
-        return vector
-    return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+def _numbers(vector: Any) -> Any:
+    """Return a vector's numbers; some providers always answer in base64. Raises ValueError."""
+    if isinstance(vector, str):
+        return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+    # numpy would read numbers in texts, and turn all numbers into texts of the longest one's size.
+    if not isinstance(vector, list) or not set(map(type, vector)) <= {int, float}:
+        raise ValueError("a vector is not a list of numbers")
+    return vector

@@ -33,6 +33,7 @@ from workers.engines.hosted import (
 )
 from workers.engines.hosted.events import EventSplitter
 from workers.engines.hosted.exchange import read_whole, send
+from workers.engines.hosted.failures import incomplete
 from workers.engines.hosted.shapes import (
     MAX_ANSWER,
     Call,
@@ -63,8 +64,6 @@ SHAPES: dict[tuple[WireShape, Operation], Shape] = {
     (WireShape.OPENAI, Operation.SPEECH): cast(Shape, speech),
     (WireShape.OPENAI, Operation.IMAGES): cast(Shape, images),
 }
-# Larger answers are read in a thread, so that they do not delay the streams of the event loop.
-_LARGE = 1024 * 1024
 
 
 def shape_of(description: HostedDescription) -> Shape:
@@ -81,7 +80,7 @@ class _Work:
         self.body = call.encoded()
         self.reader = reader
         self.task: asyncio.Task[None] | None = None
-        self.running = self.canceled = False
+        self.running = self.sent = self.canceled = False
         self.began = time.monotonic()
         self.first: float | None = None
         self.connect_s = 0.0
@@ -287,7 +286,10 @@ class HostedEngine:
         except TimeoutError:
             event = work.failed(_late("finish its answer", self._rules.total_s))
         except asyncio.CancelledError:
-            event = work.failed(EngineStopped()) if self._closing else work.done("canceled")
+            if self._closing:
+                event = work.failed(EngineStopped())
+            else:
+                event = work.done("canceled") if work.sent else Done("canceled", 0, 0)
         except Exception:
             name = work.request.request_id
             logger.exception("Request %s failed", name, extra=about(name))
@@ -317,6 +319,7 @@ class HostedEngine:
                 name, host=self._route.host, deployment_id=self._deployment_id, job_id=self._job_id
             )
         within_s = rules.first_byte_s if call.stream else rules.total_s
+        work.sent = True
         answer = await send(self._route, call, work.body, credential, within_s=within_s)
         work.connect_s = answer.connect_s
         return answer
@@ -328,15 +331,11 @@ class HostedEngine:
         if work.call.stream and answer.content_type != "application/json":
             await self._stream(work, answer)
         else:
-            body = await read_whole(work.call, answer)
-            if len(body) > _LARGE:
-                deltas = await asyncio.to_thread(work.reader.whole, body)
-            else:
-                deltas = work.reader.whole(body)
+            deltas = await read_whole(work.call, answer, work.reader)
             self._check(work)
             work.send(deltas)
         if not state.complete:
-            raise ProviderFailed("The provider ended its answer before it was complete.")
+            raise incomplete()
         if not self.description.covers(state.model, state.fingerprint):
             raise self._differs(work)
         self._note(state.model, state.fingerprint)

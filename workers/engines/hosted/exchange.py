@@ -7,10 +7,13 @@ import asyncio
 from workers.egress.connections import Answer, ProviderFailed, Route
 from workers.egress.credentials import Credential
 from workers.engines.hosted.failures import status_failure
-from workers.engines.hosted.shapes import MAX_ANSWER, Call
+from workers.engines.hosted.shapes import MAX_ANSWER, Call, Reader
+from workers.wire import Delta
 
 # Most bytes and time for the body of an error.
 _MAX_ERROR, _ERROR_S = 65_536, 10.0
+# Larger answers are read in a thread, so that they delay the streams of the event loop less.
+_LARGE = 1024 * 1024
 
 
 async def send(
@@ -34,11 +37,11 @@ async def send(
         answer.close()
 
 
-async def read_whole(call: Call, answer: Answer) -> bytes:
-    """Return the body of an answer that is not streamed.
+async def read_whole(call: Call, answer: Answer, reader: Reader) -> list[Delta]:
+    """Read an answer that is not streamed; return its pieces.
 
     Raises:
-        ProviderFailed: it is too large, or of another media type than the call accepts.
+        ProviderFailed: it is too large, malformed, or of another media type than the call accepts.
     """
     if call.accepts and answer.content_type not in call.accepts:
         # Such an answer is most likely an error with status 200.
@@ -47,7 +50,10 @@ async def read_whole(call: Call, answer: Answer) -> bytes:
             f"The provider sent a body of type {stated}; {' or '.join(sorted(call.accepts))} was "
             "expected."
         )
-    return await answer.read(call.most)
+    body = await answer.read(call.most)
+    if len(body) > _LARGE:
+        return await asyncio.to_thread(reader.whole, body)
+    return reader.whole(body)
 
 
 async def listed_models(

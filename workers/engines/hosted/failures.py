@@ -22,6 +22,11 @@ def malformed(error: Exception) -> ProviderFailed:
     return ProviderFailed(f"The provider sent a malformed answer: {str(error)[:120]}.")
 
 
+def incomplete() -> ProviderFailed:
+    """Return the failure for an answer without its end."""
+    return ProviderFailed("The provider ended its answer before it was complete.")
+
+
 def provider_error(body: Any) -> str:
     """Return the message of a provider's error, of at most 300 characters."""
     error = body.get("error", body) if isinstance(body, Mapping) else body

@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import orjson
-
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import Call, State, check_permitted, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import MediaOutput
-from workers.wire import Delta
 
 _SEEDS = 2**32
 
@@ -40,35 +37,21 @@ def reader(description: HostedDescription, call: Call) -> ImagesReader:
     return ImagesReader(State(), count=call.body.get("n", 1), seed=call.body.get("seed"))
 
 
-class ImagesReader:
+class ImagesReader(WholeReader):
     """Reads `count` images; image i was drawn with `seed` + i, if there is one."""
 
     def __init__(self, state: State, *, count: int, seed: int | None) -> None:
-        self.state = state
+        super().__init__(state)
         self._count, self._seed = count, seed
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: images are sent whole."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the images of an answer; it has no pieces. Raises ProviderFailed."""
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            self.state.names(answer.get("model"))
-            rows = answer["data"]
-            if len(rows) != self._count:
-                raise ValueError(f"it has {len(rows)} images; {self._count} were requested")
-            results: list[Any] = [self._image(number, row) for number, row in enumerate(rows)]
-            usage = answer.get("usage") or {}
-            self.state.usage(usage.get("input_tokens"), usage.get("output_tokens"))
-        except MALFORMED as error:
-            raise malformed(error) from error
-        self.state.results = results
-        self.state.finish, self.state.complete = {0: "stop"}, True
-        return []
+    def _results(self, body: bytes) -> list[Any]:
+        answer = self._parsed(body)
+        rows = answer["data"]
+        if len(rows) != self._count:
+            raise ValueError(f"it has {len(rows)} images; {self._count} were requested")
+        usage = answer.get("usage") or {}
+        self.state.usage(usage.get("input_tokens"), usage.get("output_tokens"))
+        return [self._image(number, row) for number, row in enumerate(rows)]
 
     def _image(self, number: int, row: Any) -> MediaOutput:
         encoded = row.get("b64_json")
@@ -92,4 +75,4 @@ def _content_type(data: bytes) -> str:
         return "image/jpeg"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
-    raise ValueError("a file is no PNG, JPEG or WebP image")
+    raise ValueError("a file is not a PNG, JPEG or WebP image")

@@ -13,6 +13,7 @@ from workers.engines.hosted.shapes import (
     Call,
     State,
     exact_json,
+    finite,
     generation,
     image_data,
     parse,
@@ -213,9 +214,9 @@ def token_scores(logprobs: Any) -> list[TokenScore] | None:
     return [
         (
             _token(each),
-            max(_LEAST_SCORE, float(each["logprob"])),
+            max(_LEAST_SCORE, finite(each["logprob"])),
             [
-                (_token(other), max(_LEAST_SCORE, float(other["logprob"])))
+                (_token(other), max(_LEAST_SCORE, finite(other["logprob"])))
                 for other in each.get("top_logprobs") or ()
             ],
         )
@@ -226,5 +227,9 @@ def token_scores(logprobs: Any) -> list[TokenScore] | None:
 def _token(each: Any) -> str:
     """Return a token's bytes as Latin-1."""
     data = each.get("bytes")
-    encoded = each["token"].encode() if data is None else bytes(data)
-    return str(encoded, "latin-1")
+    if data is None:
+        return str(each["token"].encode(), "latin-1")
+    # `bytes` of a number would be that many zeros.
+    if not isinstance(data, list):
+        raise TypeError("the bytes of a token are not a list")
+    return str(bytes(data), "latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -211,6 +212,13 @@ def bounded(data: bytes) -> bytes:
             status=413,
         )
     return data
+
+
+def finite(value: Any) -> float:
+    """Return a number of an answer. Raises ValueError if it is not a finite number."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError("a value is not a number")
+    return float(value)
 
 
 def exact_json(value: Any) -> str:

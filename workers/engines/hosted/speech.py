@@ -8,9 +8,9 @@ from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
 from workers.egress.connections import ProviderFailed
 from workers.engines.hosted.shapes import Call, State, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import MediaOutput
-from workers.wire import Delta
 
 # Bytes of one recording: five minutes of uncompressed sound have 15 million.
 MAX_RECORDING = 32 * 1024 * 1024
@@ -53,23 +53,15 @@ def reader(description: HostedDescription, call: Call) -> RecordingReader:
     return RecordingReader(State(), call.body["response_format"])
 
 
-class RecordingReader:
+class RecordingReader(WholeReader):
     """Reads a recording in the requested format."""
 
     def __init__(self, state: State, form: str) -> None:
-        self.state = state
+        super().__init__(state)
         self._form = form
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: recordings are sent whole."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the recording; it has no pieces. Raises ProviderFailed."""
+    def _results(self, body: bytes) -> list[Any]:
         content_type, _, heads = _FORMATS[self._form]
         if not body.startswith(heads):
-            raise ProviderFailed(f"The provider sent a file that is no {self._form} recording.")
-        results: list[Any] = [MediaOutput(body, content_type)]
-        self.state.results = results
-        self.state.finish, self.state.complete = {0: "stop"}, True
-        return []
+            raise ProviderFailed(f"The provider sent a file that is not a {self._form} recording.")
+        return [MediaOutput(body, content_type)]

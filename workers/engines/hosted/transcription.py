@@ -5,20 +5,15 @@ The answer has the form of own models: one window, whose segments have times if 
 
 from __future__ import annotations
 
-import math
 import secrets
 from itertools import pairwise
 from typing import Any
 
-import orjson
-
 from registry.catalog.hosted import HostedDescription
 from registry.catalog.inputs import Inputs, Options
-from workers.egress.connections import ProviderFailed
-from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
-from workers.engines.hosted.shapes import Call, State, media_bytes, task_settings
+from workers.engines.hosted.shapes import Call, State, finite, media_bytes, task_settings
+from workers.engines.hosted.whole_answers import WholeReader
 from workers.engines.protocol import RequestRefused
-from workers.wire import Delta
 
 # First bytes of recordings; any other is MP3, which may begin in several ways.
 _FILES = ((b"RIFF", "wav"), (b"fLaC", "flac"), (b"OggS", "ogg"))
@@ -69,31 +64,15 @@ def reader(description: HostedDescription, call: Call) -> TranscriptReader:
     return TranscriptReader(State(), has_segments=call.body["segments"])
 
 
-class TranscriptReader:
+class TranscriptReader(WholeReader):
     """Reads a transcript, with its segments if they were requested."""
 
     def __init__(self, state: State, *, has_segments: bool) -> None:
-        self.state = state
+        super().__init__(state)
         self._has_segments = has_segments
 
-    def event(self, data: bytes) -> list[Delta]:
-        """Raise ProviderFailed: transcripts are not streamed."""
-        raise ProviderFailed("The provider streamed an answer that was not requested as a stream.")
-
-    def whole(self, body: bytes) -> list[Delta]:
-        """Record the transcript of an answer; it has no pieces. Raises ProviderFailed."""
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise stated_failure(answer)
-            self.state.names(answer.get("model"))
-            self.state.results = [self._window(answer)]
-        except MALFORMED as error:
-            raise malformed(error) from error
-        self.state.finish, self.state.complete = {0: "stop"}, True
-        return []
-
-    def _window(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def _results(self, body: bytes) -> list[Any]:
+        answer = self._parsed(body)
         segments: list[dict[str, Any]] = []
         if self._has_segments:
             segments = [_segment(each) for each in answer["segments"]]
@@ -103,7 +82,7 @@ class TranscriptReader:
                 raise ValueError("its segments are not in the order of their times")
         end = max([_seconds(answer.get("duration") or 0), *(each["end"] for each in segments)])
         language = _text(answer.get("language") or "")[:40]
-        return {
+        window = {
             "start": 0.0,
             "end": end,
             "text": _text(answer["text"]).strip(),
@@ -111,6 +90,7 @@ class TranscriptReader:
             "language_name": language,
             "segments": segments,
         }
+        return [window]
 
 
 def _segment(stated: Any) -> dict[str, Any]:
@@ -118,14 +98,16 @@ def _segment(stated: Any) -> dict[str, Any]:
     if end < start:
         raise ValueError("a segment ends before it starts")
     tokens = stated.get("tokens") or []
+    if not all(type(token) is int for token in tokens):
+        raise ValueError("a token is not a whole number")
     return {
         "start": start,
         "end": end,
         "text": _text(stated["text"]),
-        "tokens": [int(token) for token in tokens][:_MAX_SEGMENTS],
-        "avg_logprob": _number(stated.get("avg_logprob", 0)),
-        "compression_ratio": _number(stated.get("compression_ratio", 0)),
-        "no_speech_prob": _number(stated.get("no_speech_prob", 0)),
+        "tokens": tokens,
+        "avg_logprob": finite(stated.get("avg_logprob", 0)),
+        "compression_ratio": finite(stated.get("compression_ratio", 0)),
+        "no_speech_prob": finite(stated.get("no_speech_prob", 0)),
     }
 
 
@@ -135,15 +117,9 @@ def _text(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("a value is not a number")
-    return float(value)
-
-
 def _seconds(value: Any) -> float:
     # Some servers state the duration as a text.
-    seconds = _number(float(value) if isinstance(value, str) else value)
+    seconds = finite(float(value) if isinstance(value, str) else value)
     if not 0 <= seconds <= _MAX_S:
         raise ValueError("a time is not within a day")
     return round(seconds, 3)

@@ -63,7 +63,7 @@ class HostedForm(TablerForm):
     shape = forms.ChoiceField(
         choices=unchosen(WIRE_SHAPE_TITLES.items()),
         label="API format",
-        help_text="Choose OpenAI for Azure OpenAI, Mistral and vLLM, too.",
+        help_text="Also choose OpenAI for Azure OpenAI, Mistral and vLLM.",
     )
     operation = forms.ChoiceField(
         choices=[(name, rules.title) for name, rules in OPERATIONS.items()],
@@ -113,7 +113,7 @@ class HostedForm(TablerForm):
         choices=PARAMETER_TITLES.items(),
         widget=forms.CheckboxSelectMultiple,
         label="Settings that callers may use",
-        help_text="Any other setting is refused by its name.",
+        help_text="Requests with any other setting are refused.",
     )
     context_tokens = _number(100_000_000, "Context length in tokens", "For text and embeddings.")
     max_tokens = _number(1_000_000, "Longest answer in tokens", "For text.")
@@ -131,7 +131,7 @@ class HostedForm(TablerForm):
     cleared_for = forms.ChoiceField(
         choices=titled(Classification.choices),
         label="Highest classification of evaluation data",
-        help_text="Evaluations send no data above it to the provider.",
+        help_text="Evaluations send no data with a higher classification to the provider.",
     )
     terms_title = forms.CharField(max_length=200, label="Title of the terms")
     terms_url = forms.CharField(required=False, max_length=MAX_URL, label="URL of the terms")
