@@ -37,7 +37,8 @@ _SCORES = Tolerance(absolute=0.01, relative=0.02)
 # Tolerance of a thumbnail's brightness or a recording's loudness, from 0 to 1.
 _MEDIA = Tolerance(absolute=0.04, relative=0.0)
 _OF = {
-    Modality.TEXT: Tolerance(absolute=0.05, relative=0.01),
+    # Sums of log-likelihoods in bfloat16 differed by 1.2% in another batch.
+    Modality.TEXT: Tolerance(absolute=0.05, relative=0.02),
     Modality.VECTOR: Tolerance(absolute=0.005, relative=0.02),
     Modality.BOXES: Tolerance(absolute=2.0, relative=0.02, whole=2),
     Modality.MASKS: _MEDIA,
