@@ -50,8 +50,12 @@ class RoutedExecution(Execution):
         try:
             await super().run(receive, send)
         finally:
-            if self._original is not None:
-                self._original.ended(self._call.settled, self._call.done)
+            if not self._abandoned:
+                self._end_original()
+
+    def _end_original(self) -> None:
+        if self._original is not None:
+            self._original.ended(self._call.settled, self._call.done)
 
     async def _begin(self, inbox: Inbox, timeout_s: float) -> None:
         """Send the request to the first target that takes it, and copies to shadow targets. Raises
@@ -77,7 +81,11 @@ class RoutedExecution(Execution):
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         if outcome == "ok":
             self._parts.router.breakers.answered(self._deployment.id)
-        return await super()._charge(outcome, done, reason)
+        units = await super()._charge(outcome, done, reason)
+        if self._abandoned:
+            # Late: `run` may be over. A request that missed its deadline is compared as failed.
+            self._end_original()
+        return units
 
     async def _fall_back(self, error: DomainError, inbox: Inbox) -> bool:
         """Send a request that failed to another target; return false if none takes it.
