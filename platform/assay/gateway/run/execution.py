@@ -238,8 +238,7 @@ class Execution:
         self._reserved = self._limits(), self._deployment.tariff
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
-        if self._place is not None and self._place.worker and queued.message:
-            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+        self._watch_replica(queued)
         self._call.began_ms = reservation.at_ms - self._call.elapsed_ms
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
@@ -306,6 +305,11 @@ class Execution:
         await canceling
         await self._parts.quotas.withdraw(self._call.request_id)
 
+    def _watch_replica(self, queued: Queued) -> None:
+        """Watch a request that was sent to one replica, if it was."""
+        if self._place is not None and self._place.worker and queued.message:
+            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+
     async def _take_over(self, queued: Queued, worker: str) -> None:
         """Let any replica answer the request if the chosen one does not begin it soon."""
         reader, quotas = self._reader, self._parts.quotas
@@ -322,7 +326,8 @@ class Execution:
                 taken = taken or await quotas.take_back(queued)
                 if taken:
                     self._parts.affinity.avoid(worker)
-                    if not self._call.recorded:
+                    # With another reader, the request was sealed again, maybe for another target.
+                    if not self._call.recorded and self._reader is reader:
                         await quotas.send_again(shared)
                 return
             except (redis.RedisError, OSError) as error:

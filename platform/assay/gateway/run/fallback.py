@@ -211,6 +211,7 @@ class RoutedExecution(Execution):
             lifetime_s=lifetime_s,
             queued=queued,
         )
+        self._watch_replica(queued)
 
 
 def _forget(inbox: Inbox) -> None:
