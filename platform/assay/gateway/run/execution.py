@@ -122,17 +122,24 @@ class Execution:
         )
         # Before any await, so that no change of a key is missed.
         self._parts.running.enter(self._running)
-        self._parts.paces.begin(self._deployment.id, self._department)
+        self._enter()
         try:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(self._running)
             self._parts.affinity.leave(self._place)
-            answered = self._call.done is not None and self._call.outcome == "ok"
-            self._parts.paces.end(self._deployment.id, self._department, answered=answered)
-            self._parts.quotas.backlogs.ended(deployment_queue(self._deployment.id))
+            self._leave(answered=self._call.done is not None and self._call.outcome == "ok")
             if not self._abandoned:
                 self._parts.replies.close(self._wire_id)
+
+    def _enter(self) -> None:
+        """Count the request as one of its deployment."""
+        self._parts.paces.begin(self._deployment.id, self._department)
+        self._parts.quotas.backlogs.begin(deployment_queue(self._deployment.id))
+
+    def _leave(self, *, answered: bool) -> None:
+        self._parts.paces.end(self._deployment.id, self._department, answered=answered)
+        self._parts.quotas.backlogs.end(deployment_queue(self._deployment.id))
 
     async def check_room(self) -> None:
         """Raise if a limit or the queue has no room for the request now; charge nothing.
@@ -353,10 +360,12 @@ class Execution:
         self._parts.replies.expect(self._wire_id, reader, deployment.realms)
         self._reader = reader
         queued = replace(self._queue(deployment), message=inference_message(request, sealed))
-        if again or queued.queue in self._parts.quotas.backlogs:
-            # Departments take turns in the shared queue alone.
+        if again:
             return queued
         self._call.sent()
+        if queued.queue in self._parts.quotas.backlogs:
+            # Departments take turns in the shared queue alone.
+            return queued
         self._place = self._parts.affinity.enter(
             deployment, reader.holders, request.scope, self._inputs
         )

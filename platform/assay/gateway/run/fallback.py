@@ -21,7 +21,7 @@ from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
 from governance.usage.records import FAILED, UsageEntry
 from registry.catalog.endpoints import Plan
-from workers.wire import Delta, Done, deployment_queue
+from workers.wire import Delta, Done
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
@@ -159,7 +159,6 @@ class RoutedExecution(Execution):
         if aim is None or not is_ready(aim.admitted.deployment):
             retries.earn(before.name, 1.0)
             return False
-        self._parts.quotas.backlogs.ended(deployment_queue(before.id))
         self._turn_to(aim)
         self._parts.ledger.spawn(self._cancel())
         self._parts.replies.close(self._wire_id)
@@ -178,10 +177,10 @@ class RoutedExecution(Execution):
 
     def _turn_to(self, aim: Aim) -> None:
         """Watch, time and record the request on another target from now on."""
-        self._parts.paces.end(self._deployment.id, self._department, answered=False)
+        self._leave(answered=False)
         self._plan, self._model_request = aim.plan, aim.model_request
         self.admit(aim.admitted)
-        self._parts.paces.begin(self._deployment.id, self._department)
+        self._enter()
         self._running.move(aim.model_request, self._deployment.id)
         self._call.route = self._choice.route(self._deployment)
 
