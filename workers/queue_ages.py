@@ -26,16 +26,14 @@ for _, queue in ipairs(ARGV) do
     local length = redis.pcall('LLEN', queue)
     local since = nil
     if type(length) ~= 'number' then length = 0 end
-    if length > 0 then
-        local oldest = redis.call('LINDEX', queue, -1)
-        since = sent_at(oldest)
-        local waiting = WAITING .. queue
-        for _, department in ipairs(redis.call('ZRANGE', waiting, 0, -1)) do
-            local list = waiting .. ':' .. department
-            length = length + redis.call('LLEN', list)
-            local other = sent_at(redis.call('LINDEX', list, -1))
-            if other and (not since or tonumber(other) < tonumber(since)) then since = other end
-        end
+    if length > 0 then since = sent_at(redis.call('LINDEX', queue, -1)) end
+    -- Also behind an empty queue, which fast workers may leave between two calls of a gateway.
+    local waiting = WAITING .. queue
+    for _, department in ipairs(redis.call('ZRANGE', waiting, 0, -1)) do
+        local list = waiting .. ':' .. department
+        length = length + redis.call('LLEN', list)
+        local other = sent_at(redis.call('LINDEX', list, -1))
+        if other and (not since or tonumber(other) < tonumber(since)) then since = other end
     end
     answer[#answer + 1] = length
     answer[#answer + 1] = since or ''

@@ -260,12 +260,12 @@ local function charge_more(one, charged, request, deadline, now)
   return {charged[1], charged[2], charged[3], number(tonumber(charged[4]) + one.cost)}
 end
 
--- Requests wait in the queue that workers read, up to WINDOW of them, and beyond that in one list for
--- each department, so that no department's backlog delays the others. The next request comes from the
+-- Requests wait in the queue that workers read, up to QUEUE_LENGTH of them. Further ones wait in one list
+-- for each department, so that no department's backlog delays the others. The next request comes from the
 -- department with the smallest virtual time, which grows by 1/weight with each of its requests
--- (start-time fair queueing). Processes whose requests wait call `advance` several times a second; if all
--- of them have ended, the lists expire after WAITING_FOR ms.
-local WINDOW, WAITING_FOR = 32, 120000
+-- (start-time fair queueing). Processes whose requests wait call `advance` several times a second; once no
+-- process does, the lists expire after WAITING_FOR ms.
+local QUEUE_LENGTH, WAITING_FOR = 32, 120000
 
 -- Names of: virtual times of the departments that wait; virtual times of those that do not, weights
 -- ('w:<department>'), the time of the last request ('now') and the number of requests ('length'); a list.
@@ -273,10 +273,10 @@ local function times_of(queue) return PREFIX .. 'waiting:' .. queue end
 local function turns_of(queue) return PREFIX .. 'turns:' .. queue end
 local function list_of(queue, department) return PREFIX .. 'waiting:' .. queue .. ':' .. department end
 
--- Move waiting requests to the queue until it has WINDOW of them. Return the number that still wait.
+-- Move waiting requests to the queue until it has QUEUE_LENGTH of them. Return the number that still wait.
 local function advance(queue)
   local times, turns = times_of(queue), turns_of(queue)
-  local room = WINDOW - redis.call('LLEN', queue)
+  local room = QUEUE_LENGTH - redis.call('LLEN', queue)
   while room > 0 do
     local first = redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')
     local department = first[1]
@@ -345,14 +345,14 @@ local function enqueue(queue, message, most, dry_run, department, weight)
   local length = redis.pcall('LLEN', queue)
   if type(length) ~= 'number' then return -3 end
   local waiting = 0
-  if department ~= '' and (length >= WINDOW or redis.call('EXISTS', times_of(queue)) == 1) then
+  if department ~= '' and (length >= QUEUE_LENGTH or redis.call('EXISTS', times_of(queue)) == 1) then
     waiting = tonumber(redis.call('HGET', turns_of(queue), 'length') or '0')
     if is_full(queue, department, weight, most, length + waiting) then return -2 end
   elseif length >= most then
     return -2
   end
   if dry_run or message == '' then return nil, waiting end
-  if department ~= '' and (length >= WINDOW or waiting > 0) then
+  if department ~= '' and (length >= QUEUE_LENGTH or waiting > 0) then
     wait_in_line(queue, message, department, weight)
     return nil, advance(queue)
   end

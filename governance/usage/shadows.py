@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connection
 
+from governance.database.locks import lock
 from governance.usage.models import BilledRequest, ShadowTotal
 from governance.usage.records import Compared, UsageEntry
 
@@ -44,11 +45,12 @@ def shadow_totals_add(entries: Iterable[UsageEntry]) -> None:
     }
     if not copies:
         return
+    # Another collector may have the same copies, if this one took so long that it seemed dead.
+    lock("shadow-totals")
     billed = BilledRequest.objects.filter(request_id__in=copies)
     for request_id in billed.values_list("request_id", flat=True):
         del copies[request_id]
-    # In one order, so that two transactions never wait for each other.
-    rows = sorted(_row(entry, compared) for entry, compared in copies.values())
+    rows = [_row(entry, compared) for entry, compared in copies.values()]
     with connection.cursor() as cursor:
         cursor.executemany(_ADD, rows)
 

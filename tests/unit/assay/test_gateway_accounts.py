@@ -92,6 +92,11 @@ async def test_a_limit_without_room_leaves_the_others_uncharged(
     assert headers[b"x-assay-limit"] == b"key:a requests_per_minute"
 
 
+async def test_room_returns_a_minute_after_the_first_request(quotas: Quotas) -> None:
+    headers = dict((await reserve(quotas, "req_1", REQUESTS)).headers)
+    assert headers[b"x-ratelimit-reset-requests"] == b"60000ms"
+
+
 async def test_settling_twice_charges_once(quotas: Quotas, redis: redis_module.Redis) -> None:
     await reserve(quotas, "req_1", DAY, TOKENS, SLOTS, units=40)
     used = entry("req_1", prompt_tokens=10, completion_tokens=5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 from django.conf import settings
 
 from assay.gateway.access.deployment_entries import DeploymentEntry, ReplicaEntry
-from assay.gateway.run import execution
+from assay.gateway.run import execution, worker_watch
 from assay.gateway.run.affinity import AVOIDED_S, BEGINNING, UNCOUNTED, Affinity, Place
 from governance.policy.engine import Resource
 from tests.unit.assay.gateway_support import (
     DIGEST,
+    Reply,
     Responder,
     Stage,
     lasting_heartbeat,
@@ -26,7 +29,7 @@ from tests.unit.workers.sealed import worker_seals
 from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.worker_keys import worker_key_register
-from workers.wire import deployment_queue, replica_queue
+from workers.wire import InferenceRequest, deployment_queue, replica_queue
 
 __all__ = ["stage"]
 WORKERS = tuple(f"{number:02x}" * 32 for number in range(1, 5))
@@ -185,6 +188,35 @@ def test_a_replica_that_does_not_begin_is_relieved_by_another(
     assert (len(first.requests), len(other.requests)) == (1, 2)
     queue = replica_queue(deployment_queue(deployment.pk), first.seals.address)
     wait_until(lambda: stage.redis.llen(queue) == 0)
+
+
+def test_the_message_for_a_lost_replica_is_not_sent_to_the_next_target(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_watch, "CHECK_S", 0.1)
+    monkeypatch.setattr(worker_watch, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(execution, "PATIENCE_S", 2.0)
+    ended = threading.Event()
+
+    def answer_late(request: InferenceRequest, reply: Reply) -> None:
+        ended.wait(10)
+        say_hello(request, reply)
+
+    primary = stage.deployment(engine="vllm")
+    lost = [stage.responders[-1], second_replica(stage, primary)]
+    own = {"target_of": primary, "role": "fallback", "position": 1}
+    stage.deployment(behavior=answer_late, target=own)
+    fallback = stage.responders[-1]
+    for each in lost:
+        each.stop(wait=True)
+        each.die()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(ask, stage, stage.key(), "x" * BEGINNING)
+        pattern = f"{deployment_queue(primary.pk)}*"
+        wait_until(lambda: fallback.requests and not list(stage.redis.scan_iter(pattern)))
+        ended.set()
+        answer.result()
+    assert (len(fallback.requests), fallback.bounced) == (1, 0)
 
 
 def test_a_request_whose_caller_left_is_taken_back_and_not_sent_again(

@@ -17,7 +17,7 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway.run import breakers, fallback, pace
+from assay.gateway.run import breakers, execution, fallback, pace
 from assay.gateway.run.breakers import Breakers, RetryBudget
 from assay.gateway.run.pace import Paces
 from assay.portal.waterfall import waterfall
@@ -554,6 +554,20 @@ def test_a_copy_is_compared_with_the_answer_that_the_client_got(
     assert copy.compared is not None
     assert (copy.compared.failed, copy.compared.agreement) == (failed, agreement)
     assert UsageEntry.decode(copy.encode()) == copy
+
+
+def test_a_request_that_missed_its_deadline_is_compared_as_failed(
+    stage: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_LAST_WORD_S", 0.1)
+    settings.GATEWAY_REQUEST_TIMEOUT_S = 3
+    primary = stage.deployment(behavior=lambda request, reply: None)
+    release = {"conditions": {"shadow_only": True}}
+    target(stage, primary, "shadow", saying("alike"), weight=100, release=release)
+    assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 504
+    (copy,) = (entry for entry in stage.entries(2) if entry.endpoint == "jobs/shadow")
+    assert copy.compared is not None
+    assert (copy.compared.failed, copy.compared.agreement) == (True, None)
 
 
 def test_a_copy_is_compared_with_the_fallback_that_answered(stage: Stage) -> None:

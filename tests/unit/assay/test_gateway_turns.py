@@ -13,6 +13,7 @@ import pytest
 import redis as redis_module
 from redis.asyncio import Redis as AsyncRedis
 
+from assay.gateway.quota.backlogs import Backlogs
 from assay.gateway.quota.quotas import QueueFull, Quotas
 from governance.quotas import store
 from governance.quotas.wire import (
@@ -135,8 +136,7 @@ def test_length_and_age_count_requests_that_wait_for_a_turn(redis: redis_module.
         store._run(reserve_arguments("req", 1000, Amount(1), [], "", queued))
     assert read_queues(redis, [PK]) == {PK: Queue(WINDOW + 3, 100.5)}
     redis.rpop(QUEUE, WINDOW)
-    redis.lpush(QUEUE, inference_message(request, {}))
-    assert read_queues(redis, [PK]) == {PK: Queue(4, 100.5 + WINDOW)}
+    assert read_queues(redis, [PK]) == {PK: Queue(3, 100.5 + WINDOW)}
 
 
 @pytest.fixture
@@ -149,14 +149,17 @@ async def processes(redis: redis_module.Redis) -> AsyncIterator[list[Quotas]]:
         await client.aclose()
 
 
+async def reserve(quotas: Quotas, name: str, number: int) -> None:
+    queued = Queued(QUEUE, f"{name}:{number}".encode(), 100, name)
+    made = entry(f"req_{name}_{number}")
+    await quotas.reserve(entry=made, limits=(), amount=Amount(1), lifetime_s=9, queued=queued)
+
+
 async def test_two_processes_move_requests_on_until_none_waits(
     processes: list[Quotas], redis: redis_module.Redis
 ) -> None:
-    async def reserve(quotas: Quotas, name: str, number: int) -> None:
-        queued = Queued(QUEUE, f"{name}:{number}".encode(), 100, name)
-        made = entry(f"req_{name}_{number}")
-        await quotas.reserve(entry=made, limits=(), amount=Amount(1), lifetime_s=9, queued=queued)
-
+    for each in processes:
+        each.backlogs.begin(QUEUE)
     for number in range(100):
         await reserve(processes[0], "a", number)
     with pytest.raises(QueueFull, match="has its share"):
@@ -168,13 +171,47 @@ async def test_two_processes_move_requests_on_until_none_waits(
     async with asyncio.timeout(10):
         while len(names) < 110:
             names += [each.decode()[0] for each in redis.rpop(QUEUE, 8) or []]
-            processes[1].backlogs.ended(QUEUE)
+            processes[1].backlogs.begin(QUEUE)
+            processes[1].backlogs.end(QUEUE)
             await asyncio.sleep(0.005)
         while any(QUEUE in each.backlogs for each in processes):
             await asyncio.sleep(0.01)
     assert Counter(names) == {"a": 100, "b": 10}
     assert names[:WINDOW] == ["a"] * WINDOW
     assert names[WINDOW : WINDOW + 20].count("b") == 10
+
+
+async def test_a_process_without_running_requests_lets_those_that_wait_expire(
+    processes: list[Quotas], redis: redis_module.Redis
+) -> None:
+    backlogs = processes[0].backlogs
+    backlogs.begin(QUEUE)
+    for number in range(WINDOW + 1):
+        await reserve(processes[0], "a", number)
+    assert QUEUE in backlogs
+    backlogs.end(QUEUE)
+    async with asyncio.timeout(10):
+        while QUEUE in backlogs:
+            await asyncio.sleep(0.01)
+    assert redis.llen(f"{waiting_key(QUEUE)}:a") == 1
+
+
+async def test_a_request_that_begins_to_wait_during_the_last_call_is_moved_on() -> None:
+    calls = []
+
+    async def advance(queue: str) -> int:
+        calls.append(queue)
+        if len(calls) == 1:
+            backlogs.note(queue)
+        return 0
+
+    backlogs = Backlogs(advance)
+    backlogs.begin(QUEUE)
+    backlogs.note(QUEUE)
+    async with asyncio.timeout(10):
+        while QUEUE in backlogs:
+            await asyncio.sleep(0.01)
+    assert calls == [QUEUE, QUEUE]
 
 
 def test_the_gateway_gives_a_department_its_turns_in_a_flood(stage: Stage) -> None:
@@ -199,3 +236,4 @@ def test_the_gateway_gives_a_department_its_turns_in_a_flood(stage: Stage) -> No
     scopes = [request.scope for request in responder.requests]
     assert Counter(scopes) == {"engineering": 50, "finance": 4}
     assert Counter(scopes[: WINDOW + 9])["finance"] == 4
+    assert all(each.admit_ms is not None for each in stage.entries(54))

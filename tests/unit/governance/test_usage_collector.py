@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
@@ -20,12 +21,13 @@ from redis import Redis
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import Department
-from governance.usage.collector import DEAD_STREAM, collect_once
+from governance.usage.collector import DEAD_STREAM, _write, collect_once
 from governance.usage.models import ShadowTotal, UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, Compared, UsageEntry
 from governance.usage.sealing import seal
 from governance.usage.shadows import shadow_evidence
 from governance.usage.units import Unit
+from tests.waiting import wait_until
 
 ENTRY = UsageEntry(
     request_id="req-1",
@@ -217,6 +219,35 @@ def test_copies_for_a_shadow_are_summed_once_for_each_pair_of_releases(redis):
     assert (other.copies, other.compared, shadow_evidence(other)["agreement"]) == (1, 0, None)
     with pytest.raises(DatabaseError, match="governance_shadowtotal"), transaction.atomic():
         row.delete()
+
+
+def sessions_wait() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_collectors_that_have_the_same_copy_sum_it_once():
+    compared = Compared(against=7, failed=False, total_ms=80, units=16, cost_micro=5)
+    copy = replace(ENTRY, endpoint="jobs/shadow", release=9, compared=compared)
+    # The first use of a lock inserts its row, for which the other session would wait, too.
+    _write([replace(copy, request_id="req-0")], [None])
+
+    def write():
+        try:
+            _write([copy], [None])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            _write([copy], [None])
+            other = threads.submit(write)
+            wait_until(sessions_wait)
+        other.result()
+    assert ShadowTotal.objects.get().copies == 2
+    assert UsageRecord.objects.count() == 2
 
 
 @pytest.mark.parametrize(

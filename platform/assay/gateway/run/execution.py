@@ -122,17 +122,24 @@ class Execution:
         )
         # Before any await, so that no change of a key is missed.
         self._parts.running.enter(self._running)
-        self._parts.paces.begin(self._deployment.id, self._department)
+        self._enter()
         try:
             await self._run(inbox, receive, send)
         finally:
             self._parts.running.leave(self._running)
             self._parts.affinity.leave(self._place)
-            answered = self._call.done is not None and self._call.outcome == "ok"
-            self._parts.paces.end(self._deployment.id, self._department, answered=answered)
-            self._parts.quotas.backlogs.ended(deployment_queue(self._deployment.id))
+            self._leave(answered=self._call.done is not None and self._call.outcome == "ok")
             if not self._abandoned:
                 self._parts.replies.close(self._wire_id)
+
+    def _enter(self) -> None:
+        """Count the request as one of its deployment."""
+        self._parts.paces.begin(self._deployment.id, self._department)
+        self._parts.quotas.backlogs.begin(deployment_queue(self._deployment.id))
+
+    def _leave(self, *, answered: bool) -> None:
+        self._parts.paces.end(self._deployment.id, self._department, answered=answered)
+        self._parts.quotas.backlogs.end(deployment_queue(self._deployment.id))
 
     async def check_room(self) -> None:
         """Raise if a limit or the queue has no room for the request now; charge nothing.
@@ -238,8 +245,7 @@ class Execution:
         self._reserved = self._limits(), self._deployment.tariff
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
-        if self._place is not None and self._place.worker and queued.message:
-            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+        self._watch_replica(queued)
         self._call.began_ms = reservation.at_ms - self._call.elapsed_ms
         if reservation.at is not None:
             # So that ledger and counters charge it to the same day and month.
@@ -306,6 +312,11 @@ class Execution:
         await canceling
         await self._parts.quotas.withdraw(self._call.request_id)
 
+    def _watch_replica(self, queued: Queued) -> None:
+        """Watch a request that was sent to one replica, if it was."""
+        if self._place is not None and self._place.worker and queued.message:
+            self._parts.ledger.spawn(self._take_over(queued, self._place.worker))
+
     async def _take_over(self, queued: Queued, worker: str) -> None:
         """Let any replica answer the request if the chosen one does not begin it soon."""
         reader, quotas = self._reader, self._parts.quotas
@@ -322,7 +333,8 @@ class Execution:
                 taken = taken or await quotas.take_back(queued)
                 if taken:
                     self._parts.affinity.avoid(worker)
-                    if not self._call.recorded:
+                    # With another reader, the request was sealed again, maybe for another target.
+                    if not self._call.recorded and self._reader is reader:
                         await quotas.send_again(shared)
                 return
             except (redis.RedisError, OSError) as error:
@@ -348,10 +360,12 @@ class Execution:
         self._parts.replies.expect(self._wire_id, reader, deployment.realms)
         self._reader = reader
         queued = replace(self._queue(deployment), message=inference_message(request, sealed))
-        if again or queued.queue in self._parts.quotas.backlogs:
-            # Departments take turns in the shared queue alone.
+        if again:
             return queued
         self._call.sent()
+        if queued.queue in self._parts.quotas.backlogs:
+            # Departments take turns in the shared queue alone.
+            return queued
         self._place = self._parts.affinity.enter(
             deployment, reader.holders, request.scope, self._inputs
         )

@@ -21,7 +21,7 @@ from assay.gateway.run.routing import Aim, TargetChoice, may_fall_back
 from governance.errors import DomainError
 from governance.usage.records import FAILED, UsageEntry
 from registry.catalog.endpoints import Plan
-from workers.wire import Delta, Done, deployment_queue
+from workers.wire import Delta, Done
 
 # No other target is tried if fewer seconds are left until the deadline.
 _LEAST_S = 0.5
@@ -50,8 +50,12 @@ class RoutedExecution(Execution):
         try:
             await super().run(receive, send)
         finally:
-            if self._original is not None:
-                self._original.ended(self._call.settled, self._call.done)
+            if not self._abandoned:
+                self._end_original()
+
+    def _end_original(self) -> None:
+        if self._original is not None:
+            self._original.ended(self._call.settled, self._call.done)
 
     async def _begin(self, inbox: Inbox, timeout_s: float) -> None:
         """Send the request to the first target that takes it, and copies to shadow targets. Raises
@@ -77,7 +81,11 @@ class RoutedExecution(Execution):
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         if outcome == "ok":
             self._parts.router.breakers.answered(self._deployment.id)
-        return await super()._charge(outcome, done, reason)
+        units = await super()._charge(outcome, done, reason)
+        if self._abandoned:
+            # Late: `run` may be over. A request that missed its deadline is compared as failed.
+            self._end_original()
+        return units
 
     async def _fall_back(self, error: DomainError, inbox: Inbox) -> bool:
         """Send a request that failed to another target; return false if none takes it.
@@ -151,7 +159,6 @@ class RoutedExecution(Execution):
         if aim is None or not is_ready(aim.admitted.deployment):
             retries.earn(before.name, 1.0)
             return False
-        self._parts.quotas.backlogs.ended(deployment_queue(before.id))
         self._turn_to(aim)
         self._parts.ledger.spawn(self._cancel())
         self._parts.replies.close(self._wire_id)
@@ -170,10 +177,10 @@ class RoutedExecution(Execution):
 
     def _turn_to(self, aim: Aim) -> None:
         """Watch, time and record the request on another target from now on."""
-        self._parts.paces.end(self._deployment.id, self._department, answered=False)
+        self._leave(answered=False)
         self._plan, self._model_request = aim.plan, aim.model_request
         self.admit(aim.admitted)
-        self._parts.paces.begin(self._deployment.id, self._department)
+        self._enter()
         self._running.move(aim.model_request, self._deployment.id)
         self._call.route = self._choice.route(self._deployment)
 
@@ -203,6 +210,7 @@ class RoutedExecution(Execution):
             lifetime_s=lifetime_s,
             queued=queued,
         )
+        self._watch_replica(queued)
 
 
 def _forget(inbox: Inbox) -> None:

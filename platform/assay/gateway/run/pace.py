@@ -3,7 +3,8 @@
 With it, the gateway refuses a request at once if the deployment cannot answer it in time. Requests
 of all processes share a deployment's queue and engines equally, so the pace of this process and the
 number of its running requests suffice for the estimate. Departments take turns in the queue, so a
-request waits for those of its own department, and for as many of each other one.
+request waits for those of its own department, and for as many of each other one as their weights
+give it turns.
 """
 
 from __future__ import annotations

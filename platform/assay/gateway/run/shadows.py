@@ -47,6 +47,8 @@ from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 logger = logging.getLogger(__name__)
 # Maximum number of running copies in one process.
 RUNNING_MAX = 16
+# Time in which a request that missed its deadline is settled, in seconds.
+_SETTLED_WITHIN_S = 10.0
 
 
 class Shadows:
@@ -159,7 +161,8 @@ class Shadows:
             first_token_ms=None if first_at is None else int((first_at - began) * 1000),
         )
         content = content_of(text, done) if entry.outcome == "ok" else None
-        entry = replace(entry, compared=await _compared(original, target, content, lifetime_s))
+        wait_s = lifetime_s + _SETTLED_WITHIN_S
+        entry = replace(entry, compared=await _compared(original, target, content, wait_s))
         SHADOW_COPIES.labels(target.name, entry.outcome).inc()
         await self._ledger.settle(Settlement(entry))
 
