@@ -17,6 +17,9 @@ from governance.database.locks import wait_at_most
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background, service_principal
 from governance.rowsecurity import exists_anywhere
+from registry.catalog import get_task
+from registry.catalog.declaration import Modality
+from registry.releases.models import Release
 from registry.releases.voiding import release_deployed
 from workers.deployments.models import Deployment, DeploymentState, TargetRole
 from workers.deployments.states import LIVE, deployment_move, deployment_subject
@@ -32,6 +35,14 @@ def live_targets(primary_id: int) -> QuerySet[Deployment]:
     """Return the live targets of a deployment, in their order."""
     rows = Deployment.objects.filter(target_of=primary_id, state__in=LIVE)
     return rows.select_related("department", "release__version__model").order_by("position", "pk")
+
+
+def mixes_vectors(primary: Release, release: Release, role: str, weight: int) -> bool:
+    """Return true if such a target would answer with vectors of another model than the primary's,
+    which cannot be compared with them."""
+    answers = role == TargetRole.FALLBACK or (role != TargetRole.SHADOW and weight > 0)
+    another = release.version.digest != primary.version.digest
+    return answers and another and Modality.VECTOR in get_task(release.version.model.task).outputs
 
 
 def targets_end(*, actor: Principal, primary: Deployment, decision: Authorization | None) -> None:
@@ -50,20 +61,24 @@ def targets_follow(
     *, actor: Principal, before: Deployment, after: Deployment, decision: Authorization | None
 ) -> None:
     """Make the targets of a replaced primary those of the new one. Targets that were approved for
-    another task or environment stop."""
+    another task or environment stop, and those with vectors of another model."""
     release = after.release
     task = release.version.model.task
     for target in live_targets(before.pk):
         other = target.release
         if (other.version.model.task, other.environment) != (task, release.environment):
-            deployment_move(
-                deployment_id=target.pk,
-                to=DeploymentState.STOPPED,
-                actor=actor,
-                message=f"Its new primary, deployment {after.pk}, is for {task} in "
-                f"{release.environment}.",
-                decision=decision,
-            )
+            fault = f"is for {task} in {release.environment}"
+        elif mixes_vectors(release, other, target.role, target.weight):
+            fault = "is of another model, whose vectors cannot be compared with this one's"
+        else:
+            continue
+        deployment_move(
+            deployment_id=target.pk,
+            to=DeploymentState.STOPPED,
+            actor=actor,
+            message=f"Its new primary, deployment {after.pk}, {fault}.",
+            decision=decision,
+        )
     _reassign(before, after)
     after.targets_revision = before.targets_revision + 1
     after.save(update_fields=["targets_revision"])

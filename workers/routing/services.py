@@ -14,8 +14,6 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
-from registry.catalog import get_task
-from registry.catalog.declaration import Modality
 from registry.catalog.routes import routes
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -30,7 +28,7 @@ from workers.deployments.resources import (
 from workers.deployments.selectors import deployment_get
 from workers.deployments.services import check_not_shadow, deployment_insert
 from workers.deployments.states import LIVE, deployment_move, deployment_subject
-from workers.deployments.targets import live_targets, promote
+from workers.deployments.targets import live_targets, mixes_vectors, promote
 from workers.dispatch import wake_gateways, wake_placement
 from workers.placement.settings import ReplicaSettings
 from workers.routing.schemas import Target, TargetsChange, TargetsSwitch
@@ -110,7 +108,8 @@ def targets_switch(*, actor: Principal, deployment_id: int, switch: TargetsSwitc
         NotFound: the deployment does not exist, or the actor may not see it.
         NotPermitted: the policy denies it, or the person gave no second factor recently.
         WrongState: the deployment is not live, or is itself a target; the target has no ready
-            replica, or its release may not serve; or the targets have changed since `revision`.
+            replica, or its release may not serve; another target answers with vectors that cannot
+            be compared; or the targets have changed since `revision`.
     """
     deployment, decision = _deployment_authorized(actor, deployment_id, "switching a deployment")
     attempt = _attempt(actor, deployment, decision)
@@ -129,6 +128,7 @@ def targets_switch(*, actor: Principal, deployment_id: int, switch: TargetsSwitc
             )
         release_startable(release)
         check_not_shadow(release)
+        _check_vectors(primary, target, release)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
@@ -157,6 +157,18 @@ def targets_switch(*, actor: Principal, deployment_id: int, switch: TargetsSwitc
     )
     transaction.on_commit(wake_gateways)
     return target
+
+
+def _check_vectors(primary: Deployment, target: Deployment, release: Release) -> None:
+    """Raise WrongState if another target would mix its vectors with those of the new primary."""
+    for other in live_targets(primary.pk).exclude(pk=target.pk):
+        if mixes_vectors(release, other.release, other.role, other.weight):
+            raise WrongState(
+                f"Target {other.pk} of {target.name} answers with another model than release "
+                f"{release.pk}, and their vectors cannot be compared; deployment {primary.pk} "
+                "stays the primary.",
+                hint=f"Remove target {other.pk}, and switch again.",
+            )
 
 
 def _deployment_authorized(
@@ -275,12 +287,7 @@ def _check_release(primary: Deployment, release: Release, target: Target) -> Non
             "was not approved as a shadow",
             "Have its approvers set the condition shadow_only.",
         )
-    task = get_task(release.version.model.task)
-    answers = target.role != TargetRole.SHADOW and (
-        target.weight or target.role == TargetRole.FALLBACK
-    )
-    another = release.version.digest != primary.release.version.digest
-    if answers and another and Modality.VECTOR in task.outputs:
+    if mixes_vectors(primary.release, release, target.role, target.weight):
         raise _refused(
             primary,
             release,

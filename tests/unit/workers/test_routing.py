@@ -513,4 +513,18 @@ def test_vectors_of_another_model_are_no_answers() -> None:
         with pytest.raises(WrongState, match="vectors cannot be compared"):
             changed(primary, {"release": second.pk, **target})
     # Loaded without a share, it can replace the primary in one step.
-    assert changed(primary, {"release": second.pk, "role": "serve", "weight": 0})
+    again = release(first.version)
+    spare, other = changed(
+        primary,
+        {"release": again.pk, "role": "fallback"},
+        {"release": second.pk, "role": "serve", "weight": 0},
+    )
+    serving(other)
+    switch = TargetsSwitch(target=other.pk, revision=1, reason="It is better")
+    with pytest.raises(WrongState, match=f"Target {spare.pk} of .* answers with another model"):
+        targets_switch(actor=company.developer(), deployment_id=primary.pk, switch=switch)
+    deployment_create(actor=company.developer(), release_id=release(second.version).pk)
+    spare.refresh_from_db()
+    assert (spare.state, "cannot be compared" in spare.message) == ("stopped", True)
+    other.refresh_from_db()
+    assert other.state == DeploymentState.SERVING
