@@ -336,8 +336,8 @@ class StatedModel(models.Model):
     """A model and a fingerprint that answers of a hosted deployment stated.
 
     Egress workers add rows and renew `seen_at` once an hour. The controller compares each with the
-    approved description: `differs` is its result, and `recorded_at` the `seen_at` of which it last
-    recorded a difference.
+    approved description: `differs` is its result, and `recorded_at` the last `seen_at` that it
+    compared.
     """
 
     deployment = models.ForeignKey(
