@@ -368,6 +368,8 @@ def stage(
     monkeypatch.setattr(refresher, "_LOOKUP_PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(runtime, "_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(execution, "_LAST_WORD_S", PATIENCE_S)
+    # Each change would wait up to half a second for the end of the rest after the one before.
+    monkeypatch.setattr(refresher, "_REST_MOST_S", 0.0)
     policy_bootstrap()
     review_policies_bootstrap()
     person = Person.objects.create(email="ada@example.org", name="Ada")
