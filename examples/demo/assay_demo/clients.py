@@ -14,12 +14,15 @@ TIMEOUT_S = 120
 
 
 def openai_client(stage: Stage, key: str = "") -> OpenAI:
-    """Return OpenAI's client, which checks answers strictly; `key` replaces Engineering's."""
+    """Return OpenAI's client, which checks answers strictly; `key` replaces Engineering's.
+
+    By default, it repeats a request twice after a 503, such as one that reaches a gateway before
+    the notice of a new replica.
+    """
     return OpenAI(
         base_url=f"{stage.stack.url}/v1",
         api_key=key or stage.facts["key"],
         timeout=TIMEOUT_S,
-        max_retries=0,
         _strict_response_validation=True,
     )
 

@@ -155,7 +155,7 @@ def _policy_refuses(stage: Stage, key: str) -> None:
 def _quota_refuses(stage: Stage) -> None:
     stage.prove("ada")
     key = new_key(stage, "ada", "engineering", "batch script", quotas={"requests_per_minute": 2})
-    client = openai_client(stage, key["key"])
+    client = openai_client(stage, key["key"]).with_options(max_retries=0)
     for _ in range(2):
         client.embeddings.create(
             model=EMBEDDINGS, input="within the quota", encoding_format="float"
