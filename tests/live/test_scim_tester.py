@@ -12,6 +12,7 @@ from tests.unit.assay.scim_support import TOKEN
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("policy", "redis")
 def test_every_check_of_scim2_tester_passes_but_for_those_that_the_docs_list(
     live_server: Any, settings: Any
