@@ -264,7 +264,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "visibility": one("visibility"),
     },
     "request_log": {
-        # Only requests under one release have readers by its conditions, and lists are of all.
+        # Conditions of a release apply to its own requests; a list spans all releases.
         "content_readers": Column(text=lambda: Value("")),
         "department": one("department"),
         "deployment": one("deployment"),

@@ -33,8 +33,8 @@ from governance.usage.records import ATTEMPTS_MAX, FAILED, JOBS
 
 PAGE_SIZE = 25
 DAYS_SHOWN = 7
-# Requests that a page searches with filters that have no index: in steps, until enough match or the
-# time is over. Requests of one end user that a page searches.
+# Filters without an index search up to SEARCH_STEPS times SEARCHED requests for at most SEARCH_S
+# seconds. A search for an end user looks at USER_SEARCHED requests.
 SEARCHED, SEARCH_STEPS, SEARCH_S = 2_000, 10, 0.05
 USER_SEARCHED = 300
 _INDEXED = frozenset({"department", "deployment", "key", "since", "until"})
@@ -119,7 +119,7 @@ def requests_page(
     follows = Q()
     if before:
         at, number = _position(before)
-        # An index begins there. The ID is not in the index, so only the rows shown are compared.
+        # The index has no ID, so the ID only filters rows of the same time.
         rows = rows.filter(occurred_at__lte=at)
         follows = Q(occurred_at__lt=at) | Q(occurred_at=at, pk__lt=number)
     others, edge = _conditions(query, indexed=False), None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from governance.usage.units import Unit
 from registry.catalog.declaration import GENERATION, Task
@@ -29,7 +29,7 @@ WIRE_SHAPE_TITLES = {
 
 
 class Operation(StrEnum):
-    """Kind of endpoint of a provider."""
+    """Provider endpoint that answers the requests to a hosted version."""
 
     CHAT = "chat"
     RESPONSES = "responses"
@@ -41,7 +41,7 @@ class Operation(StrEnum):
 
 # Settings that a description may permit: fields of the task's inputs and options. Both `max_tokens`
 # and `max_completion_tokens` permit a limit on tokens; providers differ in its name.
-Parameter = Literal[
+GenerationParameter = Literal[
     "max_tokens",
     "max_completion_tokens",
     "temperature",
@@ -56,6 +56,9 @@ Parameter = Literal[
     "json_schema",
     "tools",
     "images",
+]
+Parameter = Literal[
+    GenerationParameter,
     "dimensions",
     "encoding_format",
     "language",
@@ -95,24 +98,6 @@ PARAMETER_TITLES: dict[Parameter, str] = {
     "size": "Size of images",
     "response_format": "Images in the answer (response_format)",
 }
-_GENERATION: frozenset[Parameter] = frozenset(
-    {
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "stop",
-        "seed",
-        "choices",
-        "logprobs",
-        "logit_bias",
-        "presence_penalty",
-        "frequency_penalty",
-        "json_schema",
-        "tools",
-        "images",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +127,7 @@ OPERATIONS = {
         "Chat completions, messages or generateContent",
         frozenset(WireShape),
         "",
-        _GENERATION,
+        frozenset(get_args(GenerationParameter)),
         frozenset({"context_tokens", "max_tokens"}),
     ),
     Operation.RESPONSES: OperationRules(

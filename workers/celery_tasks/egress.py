@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 # Interval at which the worker gets the providers to call for intakes.
 PROBES_S = 5.0
 _GRACE_S = 10.0
-# Most time and bytes for the answer of a token endpoint.
+# Maximum time and size for the answer of a token endpoint.
 _TOKEN_S, _TOKEN_MAX = 15.0, 1024 * 1024
 
 

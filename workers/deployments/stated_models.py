@@ -29,7 +29,7 @@ from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.states import deployment_subject
 
 logger = logging.getLogger(__name__)
-# Names of one deployment; differing ones beyond are recorded together.
+# Maximum number of names of a deployment. Further differing names share one row.
 NAMES_MAX = 40
 FURTHER = "(further names)"
 # A difference counts as present for this time after it was last recorded: names are recorded once

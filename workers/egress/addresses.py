@@ -1,4 +1,4 @@
-"""Checks of the addresses that a host's name resolves to.
+"""Refuse IP addresses that egress workers must not connect to.
 
 Every connection checks its address after the name was resolved: a name that resolved to a public
 address a moment ago may resolve to an internal one now.

@@ -33,7 +33,7 @@ MAX_HEADER = 16_384
 MAX_HEADERS = 128
 _LONGEST_RETRY_S = 86_400
 _SECONDS = re.compile(r"[0-9]{1,15}")
-# Most time and bytes between the last event of a stream and the end of its body.
+# Maximum time and size between the last event of a stream and the end of its body.
 _END_S, _END = 1.0, 65_536
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "Assay"}
 

@@ -30,7 +30,7 @@ from workers.wire import Delta, Done, Event, Failed, event_to_json
 logger = logging.getLogger(__name__)
 # Concurrent exchanges of one evaluation with its provider.
 AT_ONCE = 8
-# Most requests that were read from the run and not answered, and most bytes of one with its images.
+# Maximum number of requests from the run without an answer, and size of one with its images.
 OPEN_MAX, MAX_REQUEST = 2 * AT_ONCE, 16 * 1024 * 1024
 # Temporary failures of a provider, and the first and longest pause before a request is repeated.
 TEMPORARY = frozenset({"provider_rate_limited", "provider_overloaded"})

@@ -26,8 +26,8 @@ from workers.jobs.budgets import budget_use
 from workers.jobs.leases import held
 from workers.jobs.models import Job, JobKind, JobState
 
-# Expected tokens: a prompt has at most one for this many bytes, and these for the rest of a request
-# and for an image.
+# High estimate of prompt tokens: one for two bytes of text, plus a constant for each request and
+# each image.
 _BYTES_PER_TOKEN, _TOKENS_PER_REQUEST, _TOKENS_PER_IMAGE = 2, 32, 2_048
 
 

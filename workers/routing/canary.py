@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _CONTROLLER = service_principal("controller")
 # Minimum number of requests of each side for a comparison; the newest `MOST` are compared.
 LEAST, MOST = 30, 1000
-# Minimum number of answers of each side with feedback; few answers get any.
+# Minimum number of answers with feedback on each side; few answers get feedback.
 LEAST_FEEDBACK = 20
 # Earlier requests are not compared.
 WINDOW = timedelta(hours=24)

@@ -22,7 +22,7 @@ from workers.deployments.stated_models import stated_of_version
 from workers.schedules.models import Schedule
 from workers.schedules.watching import watch_choices, watching
 
-# Evaluations in one chart, and charts on the page.
+# Maximum number of evaluations in a chart, and of charts on the page.
 EVALUATIONS_DRAWN, CHARTS_MAX = 60, 6
 STATED_SHOWN = 40
 

@@ -18,7 +18,7 @@ _FIELDS = {
     "context_tokens": "Context length in tokens",
     "max_tokens": "Longest answer in tokens",
     "dimensions": "Length of vectors",
-    "max_inputs": "Most texts in one request",
+    "max_inputs": "Maximum texts in a request",
     "voices": "Voices",
 }
 # Every dossier and page with a description shows this to reviewers.

@@ -1,4 +1,4 @@
-"""A provider on a real socket, whose behavior a test defines, and an engine that calls it."""
+"""A test provider on a real socket, and an engine that calls it. Tests define its behavior."""
 
 from __future__ import annotations
 

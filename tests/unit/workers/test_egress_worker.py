@@ -243,7 +243,7 @@ def test_names_in_answers_are_reported_once_and_again_after_an_outage(
         ask()
         wait_until(lambda: plane.stated)
         plane.outage = False
-        # Until the worker knows that its report failed, it sends no other.
+        # The worker sends no second report before it knows that the first one failed.
         wait_until(lambda: ask() or len(plane.stated) == 2)
         ask()
     finally:

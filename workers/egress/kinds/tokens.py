@@ -35,7 +35,7 @@ _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_MAX}}}")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, and its life in seconds from `requested_at` on the monotonic clock."""
+    """An access token that expires `life_s` seconds after `requested_at`, a monotonic time."""
 
     value: str = field(repr=False)
     life_s: float

@@ -10,7 +10,7 @@ from workers.engines.hosted.failures import status_failure
 from workers.engines.hosted.shapes import MAX_ANSWER, Call, Reader
 from workers.wire import Delta
 
-# Most bytes and time for the body of an error.
+# Maximum size and time of the body of an error.
 _MAX_ERROR, _ERROR_S = 65_536, 10.0
 # Larger answers are read in a thread, so that they delay the streams of the event loop less.
 _LARGE = 1024 * 1024

@@ -68,7 +68,7 @@ class ImagesReader(WholeReader):
 
 
 def _content_type(data: bytes) -> str:
-    """Return the content type of an image's bytes. Raises ValueError."""
+    """Return the content type of an image. Raises ValueError for other formats."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
-from registry.catalog.hosted import HostedDescription
+from registry.catalog.hosted import OPERATIONS, HostedDescription, Operation
 from registry.catalog.inputs import Inputs, Options
 from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.shapes import (
@@ -22,22 +22,7 @@ from workers.engines.hosted.shapes import (
 )
 from workers.wire import Delta
 
-_SETTINGS = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "stop",
-        "seed",
-        "choices",
-        "logprobs",
-        "logit_bias",
-        "presence_penalty",
-        "frequency_penalty",
-        "json_schema",
-        "tools",
-        "images",
-    }
-)
+_SETTINGS = OPERATIONS[Operation.CHAT].parameters
 _SENT = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty")
 _REASONS = {
     "stop": "stop",

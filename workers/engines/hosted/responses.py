@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, SamplingOptions, Tool
-from registry.catalog.hosted import HostedDescription
+from registry.catalog.hosted import OPERATIONS, HostedDescription, Operation
 from registry.catalog.inputs import Inputs, Options
 from workers.engines.hosted.failures import MALFORMED, malformed, stated_failure
 from workers.engines.hosted.openai import data_url, token_scores
@@ -21,9 +21,7 @@ from workers.engines.hosted.shapes import (
 )
 from workers.wire import Delta
 
-_SETTINGS = frozenset(
-    {"temperature", "top_p", "logprobs", "json_schema", "tools", "images"},
-)
+_SETTINGS = OPERATIONS[Operation.RESPONSES].parameters
 _SENT = ("temperature", "top_p")
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -166,7 +164,7 @@ class ResponsesReader:
 
 
 def _place(event: Any) -> Any:
-    """Return the place of an event's item: its number, or its ID if the server numbers none."""
+    """Return the output item that an event belongs to: its index or, without one, its ID."""
     if (place := event.get("output_index")) is not None:
         return place
     item = event.get("item") or {}

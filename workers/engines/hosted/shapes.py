@@ -18,9 +18,9 @@ from registry.catalog.inputs import Inputs, Options
 from workers.engines.protocol import RequestRefused
 from workers.wire import Delta
 
-# Most bytes of one request, with images in base64.
+# Maximum size in bytes of one request, with images in base64.
 MAX_BODY = 64 * 1024 * 1024
-# Most bytes of one answer, unless its call states fewer.
+# Maximum size in bytes of one answer, unless its call states fewer.
 MAX_ANSWER = 64 * 1024 * 1024
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1_000
@@ -45,7 +45,7 @@ class Call:
     content: bytes = b""
     # Media types that a whole answer may have; empty for any.
     accepts: frozenset[str] = frozenset()
-    # Most bytes of the answer.
+    # Maximum size in bytes of the answer.
     most: int = MAX_ANSWER
 
     def encoded(self) -> bytes:

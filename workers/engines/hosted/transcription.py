@@ -1,4 +1,4 @@
-"""Transcripts of recordings, in OpenAI's wire shape: a form with the file.
+"""Transcription in OpenAI's wire shape. The recording is sent as a multipart form.
 
 The answer has the form of own models: one window, whose segments have times if they are requested.
 """

@@ -42,7 +42,7 @@ class RoutedExecution(Execution):
     ) -> None:
         super().__init__(parts, call, plan, model_request, admitted, media)
         self._choice = choice
-        # The answer as far as shadows are compared with it; None without copies.
+        # Beginning of the answer, for comparison with shadows; None without copies.
         self._original: Original | None = None
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -67,7 +67,7 @@ class RoutedExecution(Execution):
             except DomainError as error:
                 if not await self._move_on(error, inbox):
                     raise
-        # A shadow gets no passages, because the caller's rights to read them are none of its own.
+        # Shadows get no passages: the right to read them is the caller's alone.
         if not self._has_files() and self._choice.grounded is None:
             request = replace(self._request(self._deployment), request_id=self._call.request_id)
             self._original = self._parts.shadows.copy(request, self._choice, self._admitted)
@@ -123,7 +123,7 @@ class RoutedExecution(Execution):
             return None
         used = error.used or Done("failed", 0, self._completion_tokens)
         if self._completion_tokens and error.used is None:
-            # As for a request that fails without another target.
+            # A request that fails without fallbacks is charged the same.
             used = replace(used, prompt_tokens=self._plan.prompt_tokens, units=self._units)
         entry = self._call.entry(
             "failed",

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Answers before there is an estimate, and the weight of each further one in it.
+# Number of answers before the first estimate, and weight of each further answer in the average.
 LEAST, WEIGHT = 20, 0.1
 KNOWN_MAX = 4096
 

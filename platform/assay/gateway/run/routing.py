@@ -30,7 +30,7 @@ from workers.deployments.models import TargetRole
 from workers.references import contains
 from workers.routing.schemas import DAYS, RoutingConditions
 
-# Number of values of the four bytes that give a request its place.
+# A place is computed from four bytes of a digest.
 _PLACES = 1 << 32
 
 

@@ -47,7 +47,7 @@ from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 logger = logging.getLogger(__name__)
 # Maximum number of running copies in one process.
 RUNNING_MAX = 16
-# Time in which a request that missed its deadline is settled, in seconds.
+# Seconds to wait for the settlement of a request that missed its deadline.
 _SETTLED_WITHIN_S = 10.0
 
 

@@ -63,7 +63,7 @@ class HostedForm(TablerForm):
     shape = forms.ChoiceField(
         choices=unchosen(WIRE_SHAPE_TITLES.items()),
         label="API format",
-        help_text="Also choose OpenAI for Azure OpenAI, Mistral and vLLM.",
+        help_text="Azure OpenAI, Mistral and vLLM have the shape of OpenAI.",
     )
     operation = forms.ChoiceField(
         choices=[(name, rules.title) for name, rules in OPERATIONS.items()],
@@ -118,7 +118,7 @@ class HostedForm(TablerForm):
     context_tokens = _number(100_000_000, "Context length in tokens", "For text and embeddings.")
     max_tokens = _number(1_000_000, "Longest answer in tokens", "For text.")
     dimensions = _number(65_536, "Length of vectors", "For embeddings.")
-    max_inputs = _number(MAX_TEXTS, "Most texts in one request", "For embeddings.")
+    max_inputs = _number(MAX_TEXTS, "Maximum texts in a request", "For embeddings.")
     prompt_price = _price("Price per million prompt tokens")
     completion_price = _price("Price per million completion tokens")
     unit_price = _price("Price per second of audio, character or image")
