@@ -30,6 +30,7 @@ PAGE = ROOT / "docs" / "how-to" / "use-the-command-line.md"
 NAMES = {"developer": "devi", "operator": "omar", "compliance": "carla", "model-risk": "milo"}
 
 
+@pytest.mark.long
 def test_a_model_from_outside_is_deployed_by_commands_alone(
     company: Company, material: Path, tmp_path: Path
 ) -> None:
